@@ -1,0 +1,4 @@
+//! Everything that a developer or CI runs.
+fn main() -> anyhow::Result<()> {
+    Ok(())
+}
