@@ -32,10 +32,8 @@ pub const STAT_COUNT: usize = 10;
 pub mod hook {
     /// `signal_generate`: a mark can be told from a kill.
     pub const SIGNAL: u32 = 1 << 0;
-    /// Entry and return of `out_of_memory`: the incident slot can be trusted.
-    pub const INCIDENT: u32 = 1 << 1;
     /// Entry and return of `memory_max_write`.
-    pub const LIMIT_WRITE: u32 = 1 << 2;
+    pub const LIMIT_WRITE: u32 = 1 << 1;
 }
 
 macro_rules! layout {
@@ -102,6 +100,10 @@ layout! {
     cred_uid,
     /// `mm_struct.total_vm`
     mm_total_vm,
+    /// `mm_struct.mm_users`
+    mm_users,
+    /// `signal_struct.nr_threads`
+    signal_nr_threads,
     /// `mm_struct.pgtables_bytes`
     mm_pgtables_bytes,
     /// Offset of the first counter's value in `mm_struct`: `rss_stat.count` or `rss_stat[0].count`.

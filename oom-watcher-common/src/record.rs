@@ -18,6 +18,8 @@ pub const COMM_LEN: usize = 16;
 pub const NODENAME_LEN: usize = 72;
 /// `NAME_MAX + 1` of the kernel: the longest name of one cgroup level, with the final NUL.
 pub const LEVEL_NAME_MAX: usize = 256;
+/// The longest name, with the final NUL, that a [`SmallKill`] takes: Kubernetes' own are shorter than 90 bytes.
+pub const SMALL_NAME_MAX: usize = 128;
 /// CPUs that a per-CPU sum goes over; on a larger machine the counters are approximate and the record says so.
 pub const CPUS_MAX: u32 = 512;
 
@@ -101,7 +103,7 @@ pub const FLAG_SHARED_MM: u32 = 1 << 1;
 pub const FLAG_LIMIT_WRITE: u32 = 1 << 2;
 /// [`Kill::flags`]: the trigger is in the same memory cgroup as the victim, so its levels are not repeated.
 pub const FLAG_TRIGGER_SAME_CGROUP: u32 = 1 << 3;
-/// [`Kill::flags`]: the task was `oom_control.chosen`'s process, the one that the killer picked.
+/// [`Kill::flags`]: the first kill of its incident: the process that the killer picked.
 pub const FLAG_CHOSEN: u32 = 1 << 4;
 /// [`Kill::flags`]: the victim's cgroup has more levels or longer names than the record holds.
 pub const FLAG_CGROUP_TRUNCATED: u32 = 1 << 5;
@@ -109,8 +111,8 @@ pub const FLAG_CGROUP_TRUNCATED: u32 = 1 << 5;
 pub const FLAG_TRIGGER_CGROUP_TRUNCATED: u32 = 1 << 6;
 /// [`Kill::flags`]: `oom_control.memcg` was set: a memory cgroup ran out, not the machine.
 pub const FLAG_MEMCG_OOM: u32 = 1 << 7;
-/// [`Kill::flags`]: the process that was picked is the trigger's own.
-pub const FLAG_CHOSEN_IS_TRIGGER: u32 = 1 << 8;
+/// [`Kill::flags`]: more tasks use the victim's memory than it has threads, so others may be killed with it.
+pub const FLAG_MM_SHARED: u32 = 1 << 8;
 
 /// [`Level::flags`]: `memory.oom.group` is set on this level.
 pub const LEVEL_OOM_GROUP: u32 = 1 << 0;
@@ -174,6 +176,43 @@ pub struct NameLevel {
     pub name_len: u16,
     /// Zero.
     pub pad: u32,
+}
+
+impl Kill {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
+        valid: 0,
+        flags: 0,
+        pid: 0,
+        tgid: 0,
+        namespace_pid: 0,
+        uid: 0,
+        oom_score_adj: 0,
+        start_boottime_ns: 0,
+        total_vm_pages: 0,
+        file_pages: 0,
+        anon_pages: 0,
+        swap_entries: 0,
+        shmem_pages: 0,
+        page_tables_bytes: 0,
+        comm: [0; COMM_LEN],
+        nodename: [0; NODENAME_LEN],
+        trigger_pid: 0,
+        trigger_tgid: 0,
+        trigger_comm: [0; COMM_LEN],
+        constraint: 0,
+        order: 0,
+        gfp_mask: 0,
+        oom_level: NO_LEVEL,
+        total_pages: 0,
+        chosen_points: 0,
+        swap_usage_pages: 0,
+        swap_limit_pages: 0,
+        stats: [stat::MISSING; STAT_COUNT],
+        stats_level: NO_LEVEL,
+        level_count: 0,
+        trigger_level_count: 0,
+    };
 }
 
 /// The fixed part of a kill: what the kernel knew at the mark.
@@ -244,37 +283,26 @@ pub struct Kill {
     pub trigger_level_count: u16,
 }
 
-/// A kill in a cgroup of at most [`SMALL_LEVELS`] levels.
+/// A kill with its levels and names.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct SmallKill {
+pub struct KillRecord<const LEVELS: usize, const NAMES: usize> {
     /// The head.
     pub header: Header,
     /// The fixed part.
     pub kill: Kill,
     /// The victim's memory cgroup.
-    pub levels: [Level; SMALL_LEVELS],
+    pub levels: [Level; LEVELS],
     /// The trigger's memory cgroup.
-    pub trigger_levels: [NameLevel; SMALL_LEVELS],
-    /// Names of both.
-    pub names: [u8; SMALL_NAMES],
+    pub trigger_levels: [NameLevel; LEVELS],
+    /// Names of both, one after the other; a level says where its name is.
+    pub names: [u8; NAMES],
 }
 
+/// A kill in a cgroup of at most [`SMALL_LEVELS`] levels.
+pub type SmallKill = KillRecord<SMALL_LEVELS, SMALL_NAMES>;
 /// A kill in any cgroup.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct LargeKill {
-    /// The head.
-    pub header: Header,
-    /// The fixed part.
-    pub kill: Kill,
-    /// The victim's memory cgroup.
-    pub levels: [Level; LARGE_LEVELS],
-    /// The trigger's memory cgroup.
-    pub trigger_levels: [NameLevel; LARGE_LEVELS],
-    /// Names of both.
-    pub names: [u8; LARGE_NAMES],
-}
+pub type LargeKill = KillRecord<LARGE_LEVELS, LARGE_NAMES>;
 
 /// The return of an `out_of_memory` that marked somebody.
 #[repr(C)]

@@ -6,4 +6,7 @@
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+pub mod decode;
+pub mod incident;
+pub mod kernel;
 pub mod report;

@@ -1,0 +1,44 @@
+//! The call of `out_of_memory` that is under way, and what is known of it so far.
+
+use crate::{kernel::Address, maps::INCIDENT};
+
+/// What one call of `out_of_memory` leaves for the hooks inside it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    /// `bpf_get_current_pid_tgid` of the task inside `out_of_memory`; 0 when there is none.
+    pub(crate) trigger: u64,
+    /// Address of its `oom_control`: on its stack, so good only until it returns.
+    pub(crate) oom_control: u64,
+    /// Time of the entry (`CLOCK_BOOTTIME`, nanoseconds).
+    pub(crate) entered_ns: u64,
+    /// The task that marked the last victim.
+    pub(crate) last_trigger: u64,
+    /// Address of the last victim's `mm_struct`.
+    pub(crate) last_mm: u64,
+    /// The last victim's process.
+    pub(crate) last_tgid: u32,
+    /// Marks in this call.
+    pub(crate) marks: u32,
+    /// Kills in this call.
+    pub(crate) kills: u32,
+    /// Kills that found no room.
+    pub(crate) kills_lost: u32,
+}
+
+/// The slot. `None` cannot happen (the map has one entry), but the verifier asks.
+#[inline(always)]
+pub(crate) fn slot() -> Option<&'static mut Slot> {
+    let slot = INCIDENT.get_ptr_mut(0)?;
+    // SAFETY: the entry lives as long as the map; whoever holds `oom_lock` is the only one that writes it, and the reader in
+    // `signal_generate` compares single words of it.
+    Some(unsafe { &mut *slot })
+}
+
+impl Slot {
+    /// The `oom_control` of this task's call, when it is inside one that was seen to start.
+    #[inline(always)]
+    pub(crate) fn control_of(&self, task: u64) -> Option<Address> {
+        if self.trigger == task && self.oom_control != 0 { Some(Address(self.oom_control)) } else { None }
+    }
+}

@@ -1,0 +1,47 @@
+//! Raw tracepoint `signal:signal_generate`
+//! (`int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result`).
+//!
+//! `__oom_kill_process` sends `SIGKILL` with `SEND_SIG_PRIV` just before it marks the victim, so a mark that follows no such
+//! signal of the same task killed nobody. The signal also gives the task on kernels whose mark carries only a pid, and it is
+//! the only trace of a process that is killed for sharing the victim's memory. A raw tracepoint needs no kprobe: neither
+//! `perf_event_paranoid` nor a missing kprobe PMU stands in its way.
+
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext};
+use oom_watcher_common::{counter, record::FLAG_SHARED_MM};
+
+use crate::{
+    incident::slot,
+    kernel::{Address, layout},
+    maps::{SIGNALLED, count},
+    mark_victim::{Mark, report},
+};
+
+const SIGKILL: u32 = 9;
+/// `SEND_SIG_PRIV` (include/linux/signal.h): the kernel itself sends it.
+const SEND_SIG_PRIV: u64 = 1;
+
+/// `signal_generate` by raw tracepoint.
+#[raw_tracepoint(tracepoint = "signal_generate")]
+fn signal_generate(ctx: RawTracePointContext) -> u32 {
+    if ctx.arg::<u32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
+        kernel_kills(Address(ctx.arg::<u64>(2)));
+    }
+    0
+}
+
+#[inline(always)]
+fn kernel_kills(task: Address) {
+    let sender = bpf_get_current_pid_tgid();
+    let Some(slot) = slot() else { return };
+    // It fails only when the map cannot make room; the mark is then reported as a kill without the task.
+    let _ = SIGNALLED.insert(sender, task.0, 0);
+    if slot.last_trigger != sender || slot.last_mm == 0 {
+        return;
+    }
+    let shares_memory = task.follow(layout!(task_mm)).is_some_and(|mm| mm.0 == slot.last_mm);
+    let Some(tgid) = task.read_field::<u32>(layout!(task_tgid)) else { return };
+    if shares_memory && tgid != slot.last_tgid {
+        count(counter::SHARED_MM_KILLS);
+        report(&Mark { task, pid: tgid, flags: FLAG_SHARED_MM, confirmed: true }, slot);
+    }
+}
