@@ -1,0 +1,3 @@
+//! Everything that knows the kernel: what this one has (facts), and what to do about it (plan).
+
+pub mod btf;
