@@ -36,9 +36,9 @@ pub(crate) fn slot() -> Option<&'static mut Slot> {
 }
 
 impl Slot {
-    /// The `oom_control` of this task's call, when it is inside one that was seen to start.
+    /// The `oom_control` of this task's call; a null address when it is not inside one that was seen to start.
     #[inline(always)]
-    pub(crate) fn control_of(&self, task: u64) -> Option<Address> {
-        if self.trigger == task && self.oom_control != 0 { Some(Address(self.oom_control)) } else { None }
+    pub(crate) fn control_of(&self, task: u64) -> Address {
+        if self.trigger == task { Address(self.oom_control) } else { Address(0) }
     }
 }

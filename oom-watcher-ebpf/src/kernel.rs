@@ -26,54 +26,48 @@ pub(crate) fn constant<T: Copy>(field: *const T) -> T {
 }
 
 /// A kernel address. It may be anything: every access goes through a helper that checks it.
+///
+/// Nothing here reports failure. A bad address reads as zero (the helper zeroes what it cannot fill), and so does whatever
+/// hangs off it, which keeps the program straight: each branch would double what the verifier has to go through. What is
+/// valid is said by the layout and by the few pointers that may be null.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address(pub(crate) u64);
 
 impl Address {
-    /// The address of a field, when this kernel has it and the structure is there.
+    /// Reads a plain integer at an offset; zero where this kernel has no such field.
     #[inline(always)]
-    pub(crate) fn field(self, offset: u32) -> Option<Self> {
-        if self.0 == 0 || offset == ABSENT { None } else { Some(Self(self.0 + u64::from(offset))) }
-    }
-
-    /// Reads a value; nothing when the address is bad.
-    #[inline(always)]
-    pub(crate) fn read<T: Copy>(self) -> Option<T> {
-        let mut value = MaybeUninit::<T>::uninit();
-        if !self.read_into(value.as_mut_ptr()) {
-            return None;
+    pub(crate) fn get<T: Copy>(self, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        if offset != ABSENT {
+            self.read_into(offset, value.as_mut_ptr());
         }
-        // SAFETY: the helper filled all of it, and every `T` used here is a plain integer.
-        Some(unsafe { value.assume_init() })
+        // SAFETY: all of it was zeroed or filled, and every `T` used here is a plain integer.
+        unsafe { value.assume_init() }
     }
 
-    /// Reads a value into place; the place is zeroed when the address is bad.
+    /// Follows a pointer at an offset.
     #[inline(always)]
-    pub(crate) fn read_into<T: Copy>(self, place: *mut T) -> bool {
+    pub(crate) fn follow(self, offset: u32) -> Self {
+        Self(self.get(offset))
+    }
+
+    /// The address of a field that is there.
+    #[inline(always)]
+    pub(crate) fn at(self, offset: u32) -> Self {
+        Self(self.0.wrapping_add(u64::from(offset)))
+    }
+
+    /// Reads a value into place.
+    #[inline(always)]
+    pub(crate) fn read_into<T: Copy>(self, offset: u32, place: *mut T) {
         // SAFETY: `place` is valid for `size_of::<T>()` bytes, and the helper copes with any source address.
-        unsafe { generated::bpf_probe_read_kernel(place.cast(), size_of::<T>() as u32, self.0 as *const _) == 0 }
+        unsafe { generated::bpf_probe_read_kernel(place.cast(), size_of::<T>() as u32, self.at(offset).0 as *const _) };
     }
 
-    /// Reads a string of at most `size - 1` bytes and its NUL into place; how many bytes that were, with the NUL.
+    /// Reads a string of at most `size - 1` bytes and its NUL into place: the bytes read with the NUL, or an error below 0.
     #[inline(always)]
-    pub(crate) fn read_string(self, place: *mut u8, size: u32) -> Option<u32> {
+    pub(crate) fn read_string(self, place: *mut u8, size: u32) -> i64 {
         // SAFETY: the callers give a place of at least `size` bytes, and the helper copes with any source address.
-        let read = unsafe { generated::bpf_probe_read_kernel_str(place.cast(), size, self.0 as *const _) };
-        if read > 0 && read <= i64::from(size) { Some(read as u32) } else { None }
-    }
-
-    /// Reads a field.
-    #[inline(always)]
-    pub(crate) fn read_field<T: Copy>(self, offset: u32) -> Option<T> {
-        self.field(offset)?.read()
-    }
-
-    /// Follows a pointer in a field; nothing when it is null.
-    #[inline(always)]
-    pub(crate) fn follow(self, offset: u32) -> Option<Self> {
-        match self.read_field::<u64>(offset) {
-            Some(0) | None => None,
-            Some(address) => Some(Self(address)),
-        }
+        unsafe { generated::bpf_probe_read_kernel_str(place.cast(), size, self.0 as *const _) }
     }
 }

@@ -51,11 +51,13 @@ fn marked(argument: u64) {
     let signalled = take_signalled(trigger);
     let mark = if layout!(mark_victim_mode) == MARK_VICTIM_PID {
         let pid = argument as u32;
-        let task = signalled.filter(|task| task.read_field::<u32>(layout!(task_pid)) == Some(pid));
-        Mark { task: task.unwrap_or(Address(0)), pid, flags: 0, confirmed: task.is_some() }
+        if signalled.0 != 0 && signalled.get::<u32>(layout!(task_pid)) == pid {
+            Mark { task: signalled, pid, flags: 0, confirmed: true }
+        } else {
+            Mark { task: Address(0), pid, flags: 0, confirmed: false }
+        }
     } else {
-        let task = Address(argument);
-        Mark { task, pid: 0, flags: 0, confirmed: signalled == Some(task) }
+        Mark { task: Address(argument), pid: 0, flags: 0, confirmed: signalled.0 == argument }
     };
     if attached(hook::SIGNAL) && !mark.confirmed {
         count(counter::MARKS_WITHOUT_KILL);
@@ -66,18 +68,18 @@ fn marked(argument: u64) {
     }
     report(&mark, slot);
     slot.last_trigger = trigger;
-    slot.last_mm = mark.task.follow(layout!(task_mm)).map_or(0, |mm| mm.0);
-    slot.last_tgid = mark.task.read_field::<u32>(layout!(task_tgid)).unwrap_or(0);
+    slot.last_mm = mark.task.follow(layout!(task_mm)).0;
+    slot.last_tgid = mark.task.get(layout!(task_tgid));
 }
 
-/// The task that this task last sent a fatal signal to; asked once per mark.
+/// The task that this task last sent a fatal signal to, or a null address; asked once per mark.
 #[inline(always)]
-fn take_signalled(sender: u64) -> Option<Address> {
-    let entry = SIGNALLED.get_ptr(sender)?;
+fn take_signalled(sender: u64) -> Address {
+    let Some(entry) = SIGNALLED.get_ptr(sender) else { return Address(0) };
     // SAFETY: the pointer is to a value of the map and was checked; values are plain words.
-    let task = unsafe { *entry };
+    let task = unsafe { entry.read_volatile() };
     let _ = SIGNALLED.remove(sender);
-    Some(Address(task))
+    Address(task)
 }
 
 /// Sends one kill in the smallest record that holds it.
@@ -106,7 +108,7 @@ fn send<const LEVELS: usize, const NAMES: usize>(
     let Some(mut entry) = EVENTS.reserve::<KillRecord<LEVELS, NAMES>>(0) else { return false };
     let record = entry.as_mut_ptr();
     let trigger = bpf_get_current_pid_tgid();
-    let known = slot.control_of(trigger);
+    let control = slot.control_of(trigger);
     // SAFETY: the helper takes no arguments.
     let time_ns = unsafe { bpf_ktime_get_boot_ns() };
     let header = Header {
@@ -114,7 +116,7 @@ fn send<const LEVELS: usize, const NAMES: usize>(
         kind,
         size: size_of::<KillRecord<LEVELS, NAMES>>() as u32,
         time_ns,
-        incident_ns: if known.is_some() { slot.entered_ns } else { 0 },
+        incident_ns: if control.0 == 0 { 0 } else { slot.entered_ns },
     };
     // SAFETY: `record` is the reserved entry, as large as the type and aligned to 8 bytes.
     unsafe { (&raw mut (*record).header).write(header) };
@@ -130,7 +132,7 @@ fn send<const LEVELS: usize, const NAMES: usize>(
         kill.flags |= FLAG_KILL_CONFIRMED;
     }
     victim::fill(kill, mark, slot, trigger);
-    let fits = victim::fill_cgroups::<LEVELS, NAMES>(record, mark.task, known, name_max);
+    let fits = victim::fill_cgroups::<LEVELS, NAMES>(record, mark.task, control, name_max);
     if fits || last {
         entry.submit(0);
         return true;

@@ -6,136 +6,123 @@ use oom_watcher_common::{
 };
 
 use crate::{
-    cgroup::Walk,
+    cgroup::{Walk, walk},
     kernel::{Address, LAYOUT, constant, layout},
 };
-
-/// `MM_FILEPAGES`, `MM_ANONPAGES`, `MM_SWAPENTS`, `MM_SHMEMPAGES`: the same order in every kernel since 4.5.
-const RSS_COUNTERS: u32 = 4;
 
 /// Fills the figures of the process.
 #[inline(always)]
 pub(crate) fn fill_process(kill: &mut Kill, task: Address) {
-    let Some(mm) = task.follow(layout!(task_mm)) else { return };
-    if let Some(pages) = mm.read_field::<u64>(layout!(mm_total_vm)) {
-        kill.total_vm_pages = pages;
-        kill.valid |= valid::TOTAL_VM;
-    }
-    if let Some(bytes) = mm.read_field::<u64>(layout!(mm_pgtables_bytes)) {
-        kill.page_tables_bytes = bytes;
-        kill.valid |= valid::PAGE_TABLES;
-    }
-    let users = mm.read_field::<i32>(layout!(mm_users));
-    let threads = task.follow(layout!(task_signal)).and_then(|signal| signal.read_field::<i32>(layout!(signal_nr_threads)));
-    if let (Some(users), Some(threads)) = (users, threads)
-        && users > threads
-    {
-        kill.flags |= FLAG_MM_SHARED;
-    }
-    let stride = layout!(rss_stride);
-    let Some(first) = mm.field(layout!(mm_rss_value)) else { return };
-    if stride == ABSENT {
+    let mm = task.follow(layout!(task_mm));
+    if mm.0 == 0 {
         return;
     }
-    let value = |index: u32| Address(first.0 + u64::from(index * stride)).read::<i64>();
-    let (Some(file), Some(anon), Some(swap), Some(shmem)) = (value(0), value(1), value(2), value(3)) else { return };
-    kill.file_pages = file;
-    kill.anon_pages = anon;
-    kill.swap_entries = swap;
-    kill.shmem_pages = shmem;
+    if layout!(mm_total_vm) != ABSENT {
+        kill.total_vm_pages = mm.get(layout!(mm_total_vm));
+        kill.valid |= valid::TOTAL_VM;
+    }
+    if layout!(mm_pgtables_bytes) != ABSENT {
+        kill.page_tables_bytes = mm.get(layout!(mm_pgtables_bytes));
+        kill.valid |= valid::PAGE_TABLES;
+    }
+    let threads = task.follow(layout!(task_signal)).get::<i32>(layout!(signal_nr_threads));
+    if mm.get::<i32>(layout!(mm_users)) > threads {
+        kill.flags |= FLAG_MM_SHARED;
+    }
+    if layout!(mm_rss_value) != ABSENT && layout!(rss_stride) != ABSENT {
+        fill_rss(kill, mm);
+    }
+}
+
+/// Fills the RSS counters. `MM_FILEPAGES`, `MM_ANONPAGES`, `MM_SWAPENTS`, `MM_SHMEMPAGES`: this order in every kernel since
+/// 4.5.
+#[inline(always)]
+fn fill_rss(kill: &mut Kill, mm: Address) {
+    let first = layout!(mm_rss_value);
+    let stride = layout!(rss_stride);
+    kill.file_pages = mm.get(first);
+    kill.anon_pages = mm.get(first + stride);
+    kill.swap_entries = mm.get(first + 2 * stride);
+    kill.shmem_pages = mm.get(first + 3 * stride);
     kill.valid |= valid::RSS;
-    if layout!(rss_mode) == RSS_ATOMIC || (layout!(rss_mode) == RSS_PERCPU && add_cpu_parts(kill, mm)) {
+    if layout!(rss_mode) == RSS_ATOMIC {
+        kill.valid |= valid::RSS_EXACT;
+    }
+    let known = layout!(per_cpu_offset_table) != 0 && layout!(mm_rss_percpu) != ABSENT;
+    if layout!(rss_mode) == RSS_PERCPU && known && layout!(possible_cpus) <= CPUS_MAX {
+        add_cpu_parts(kill, mm);
         kill.valid |= valid::RSS_EXACT;
     }
 }
 
-/// Adds what each CPU holds of the counters (`struct percpu_counter`). False: it could not be read, nothing was added.
+/// Adds what each CPU holds of the counters (`struct percpu_counter`).
 #[inline(always)]
-fn add_cpu_parts(kill: &mut Kill, mm: Address) -> bool {
-    let cpus = layout!(possible_cpus);
-    let table = Address(layout!(per_cpu_offset_table));
-    if cpus > CPUS_MAX || table.0 == 0 {
-        return false;
-    }
+fn add_cpu_parts(kill: &mut Kill, mm: Address) {
+    let first = layout!(mm_rss_percpu);
     let stride = layout!(rss_stride);
-    let Some(first) = mm.field(layout!(mm_rss_percpu)) else { return false };
-    let mut parts = [0_u64; RSS_COUNTERS as usize];
-    for (index, part) in (0..RSS_COUNTERS).zip(parts.iter_mut()) {
-        let Some(address) = Address(first.0 + u64::from(index * stride)).read::<u64>() else { return false };
-        *part = address;
-    }
-    let mut sums = [0_i64; RSS_COUNTERS as usize];
+    let file = mm.follow(first);
+    let anon = mm.follow(first + stride);
+    let swap = mm.follow(first + 2 * stride);
+    let shmem = mm.follow(first + 3 * stride);
+    let table = Address(layout!(per_cpu_offset_table));
+    let cpus = layout!(possible_cpus);
     for cpu in 0..CPUS_MAX {
         if cpu >= cpus {
             break;
         }
-        let Some(offset) = Address(table.0 + u64::from(cpu) * 8).read::<u64>() else { return false };
-        for (part, sum) in parts.iter().zip(sums.iter_mut()) {
-            let Some(count) = Address(part.wrapping_add(offset)).read::<i32>() else { return false };
-            *sum += i64::from(count);
-        }
+        let offset: u64 = table.get(cpu * 8);
+        let part = |counter: Address| i64::from(Address(counter.0.wrapping_add(offset)).get::<i32>(0));
+        kill.file_pages += part(file);
+        kill.anon_pages += part(anon);
+        kill.swap_entries += part(swap);
+        kill.shmem_pages += part(shmem);
     }
-    kill.file_pages += sums[0];
-    kill.anon_pages += sums[1];
-    kill.swap_entries += sums[2];
-    kill.shmem_pages += sums[3];
-    true
 }
 
 /// Fills the figures of the memory cgroup that ran out: the one that the kernel named (`named`: it could name one), else the
 /// one nearest to its limit.
 #[inline(always)]
-pub(crate) fn fill_memcg(kill: &mut Kill, walk: &Walk, named: bool) {
-    let (level, memcg) = if named { (walk.oom_level, walk.oom_css) } else { (walk.tight_level, walk.tight_css) };
+pub(crate) fn fill_memcg(kill: &mut Kill, walk: *mut Walk, named: bool) {
+    let memcg;
+    if named {
+        memcg = Address(walk!(walk, oom_css));
+        kill.stats_level = walk!(walk, oom_level);
+    } else {
+        memcg = Address(walk!(walk, tight_css));
+        kill.stats_level = walk!(walk, tight_level);
+    }
     if memcg.0 == 0 {
         return;
     }
-    kill.stats_level = level;
-    if let (Some(usage), Some(limit)) =
-        (memcg.read_field::<u64>(layout!(memcg_swap_usage)), memcg.read_field::<u64>(layout!(memcg_swap_max)))
-    {
-        kill.swap_usage_pages = usage;
-        kill.swap_limit_pages = limit;
+    if layout!(memcg_swap_usage) != ABSENT && layout!(memcg_swap_max) != ABSENT {
+        kill.swap_usage_pages = memcg.get(layout!(memcg_swap_usage));
+        kill.swap_limit_pages = memcg.get(layout!(memcg_swap_max));
         kill.valid |= valid::SWAP;
     }
-    fill_stats(kill, memcg);
-}
-
-#[inline(always)]
-fn fill_stats(kill: &mut Kill, memcg: Address) {
-    let mode = layout!(stats_mode);
-    let base = match mode {
-        STATS_INLINE => memcg.field(layout!(memcg_vmstats)),
-        STATS_POINTER | STATS_REMAPPED => {
-            memcg.follow(layout!(memcg_vmstats)).and_then(|stats| stats.field(layout!(vmstats_state)))
-        }
-        _ => None,
+    let base = match layout!(stats_mode) {
+        STATS_INLINE => memcg.at(layout!(memcg_vmstats)),
+        STATS_POINTER | STATS_REMAPPED => memcg.follow(layout!(memcg_vmstats)).at(layout!(vmstats_state)),
+        _ => return,
     };
-    let Some(base) = base else { return };
     for item in 0..STAT_COUNT {
-        if let Some(value) = read_stat(base, mode, item) {
-            kill.stats[item] = value;
-        }
+        kill.stats[item] = read_stat(base, item);
     }
     kill.valid |= valid::STATS;
 }
 
 #[inline(always)]
-fn read_stat(base: Address, mode: u32, item: usize) -> Option<i64> {
-    let enumerator = stat_item(item);
-    if enumerator == ABSENT {
-        return None;
+fn read_stat(base: Address, item: usize) -> i64 {
+    let mut index = stat_item(item);
+    if index == ABSENT {
+        return stat::MISSING;
     }
-    let mut index = u64::from(enumerator);
-    if mode == STATS_REMAPPED {
-        let slot = Address(layout!(stats_index_table).checked_add(index)?).read::<u8>()?;
-        if slot == u8::MAX {
-            return None; // not kept for memory cgroups
+    if layout!(stats_mode) == STATS_REMAPPED {
+        index = u32::from(Address(layout!(stats_index_table)).get::<u8>(index));
+        if index == u32::from(u8::MAX) {
+            return stat::MISSING; // not kept for memory cgroups
         }
-        index = u64::from(slot);
     }
-    let value = Address(base.0 + index * 8).read::<i64>()?;
-    if value == stat::MISSING { None } else { Some(value) }
+    base.get(index * 8)
 }
 
 /// The enumerator of an item: one element of the array, read alone.

@@ -38,7 +38,7 @@ fn oom_return_fexit(_ctx: FExitContext) -> u32 {
 fn oom_entry_kprobe(ctx: ProbeContext) -> u32 {
     // The argument's place in `pt_regs` comes from BTF, so that one object serves both architectures.
     let registers = Address(ctx.as_ptr() as u64);
-    enter(registers.read_field::<u64>(layout!(regs_arg0)).unwrap_or(0));
+    enter(registers.get(layout!(regs_arg0)));
     0
 }
 

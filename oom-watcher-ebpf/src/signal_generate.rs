@@ -38,9 +38,8 @@ fn kernel_kills(task: Address) {
     if slot.last_trigger != sender || slot.last_mm == 0 {
         return;
     }
-    let shares_memory = task.follow(layout!(task_mm)).is_some_and(|mm| mm.0 == slot.last_mm);
-    let Some(tgid) = task.read_field::<u32>(layout!(task_tgid)) else { return };
-    if shares_memory && tgid != slot.last_tgid {
+    let tgid: u32 = task.get(layout!(task_tgid));
+    if task.follow(layout!(task_mm)).0 == slot.last_mm && tgid != slot.last_tgid {
         count(counter::SHARED_MM_KILLS);
         report(&Mark { task, pid: tgid, flags: FLAG_SHARED_MM, confirmed: true }, slot);
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_comm, generated::bpf_get_current_task};
 use oom_watcher_common::{
-    layout::hook,
+    layout::{ABSENT, hook},
     record::{
         FLAG_CGROUP_TRUNCATED, FLAG_CHOSEN, FLAG_LIMIT_WRITE, FLAG_MEMCG_OOM, FLAG_SHARED_MM,
         FLAG_TRIGGER_CGROUP_TRUNCATED, FLAG_TRIGGER_SAME_CGROUP, Kill, KillRecord, NODENAME_LEN, valid,
@@ -10,7 +10,7 @@ use oom_watcher_common::{
 };
 
 use crate::{
-    cgroup::{self, Names},
+    cgroup::{self, Names, walk},
     incident::Slot,
     kernel::{Address, layout},
     maps::attached,
@@ -39,80 +39,92 @@ pub(crate) fn fill(kill: &mut Kill, mark: &Mark, slot: &Slot, trigger: u64) {
     }
     fill_task(kill, mark.task);
     memory::fill_process(kill, mark.task);
-    if let Some(control) = slot.control_of(trigger) {
+    let control = slot.control_of(trigger);
+    if control.0 != 0 {
         fill_control(kill, control);
     }
 }
 
 #[inline(always)]
 fn fill_task(kill: &mut Kill, task: Address) {
-    if let Some(pid) = task.read_field::<u32>(layout!(task_pid)) {
-        kill.pid = pid;
+    if task.0 == 0 {
+        return;
     }
-    if let Some(tgid) = task.read_field::<u32>(layout!(task_tgid)) {
-        kill.tgid = tgid;
-        kill.valid |= valid::TGID;
-    }
+    kill.pid = task.get(layout!(task_pid));
+    kill.tgid = task.get(layout!(task_tgid));
     // The marked task may be any thread; what a person calls the process is its leader.
-    let leader = task.follow(layout!(task_group_leader)).unwrap_or(task);
-    if leader.field(layout!(task_comm)).is_some_and(|comm| comm.read_into(&raw mut kill.comm)) {
-        kill.valid |= valid::COMM;
-    }
-    if let Some(start) = leader.read_field::<u64>(layout!(task_start_boottime)) {
-        kill.start_boottime_ns = start;
-        kill.valid |= valid::START_TIME;
-    }
-    if let Some(pid) = namespace_pid(leader) {
-        kill.namespace_pid = pid;
-        kill.valid |= valid::NAMESPACE_PID;
-    }
-    if let Some(uid) = task.follow(layout!(task_cred)).and_then(|cred| cred.read_field::<u32>(layout!(cred_uid))) {
-        kill.uid = uid;
-        kill.valid |= valid::UID;
-    }
+    let leader = if layout!(task_group_leader) == ABSENT { task } else { task.follow(layout!(task_group_leader)) };
+    let cred = task.follow(layout!(task_cred));
     let signal = task.follow(layout!(task_signal));
-    if let Some(adj) = signal.and_then(|signal| signal.read_field::<i16>(layout!(signal_oom_score_adj))) {
-        kill.oom_score_adj = i32::from(adj);
-        kill.valid |= valid::OOM_SCORE_ADJ;
+    let uts = task.follow(layout!(task_nsproxy)).follow(layout!(nsproxy_uts_ns));
+    kill.uid = cred.get(layout!(cred_uid));
+    kill.oom_score_adj = i32::from(signal.get::<i16>(layout!(signal_oom_score_adj)));
+    kill.start_boottime_ns = leader.get(layout!(task_start_boottime));
+    kill.namespace_pid = namespace_pid(leader);
+    if layout!(task_comm) != ABSENT {
+        leader.read_into(layout!(task_comm), &raw mut kill.comm);
     }
-    let uts = task.follow(layout!(task_nsproxy)).and_then(|proxy| proxy.follow(layout!(nsproxy_uts_ns)));
-    if let Some(name) = uts.and_then(|uts| uts.field(layout!(uts_nodename)))
-        && name.read_string((&raw mut kill.nodename).cast(), NODENAME_LEN as u32).is_some()
-    {
-        kill.valid |= valid::NODENAME;
+    if layout!(uts_nodename) != ABSENT {
+        // A task without namespaces (it is past its exit) leaves the name empty.
+        uts.at(layout!(uts_nodename)).read_string((&raw mut kill.nodename).cast(), NODENAME_LEN as u32);
     }
+    kill.valid |= task_bits();
 }
 
-/// Process id inside the process's own pid namespace: `task->thread_pid->numbers[level].nr` of the leader.
+/// Bits of `valid` for what every task has, as far as this kernel's layout knows where.
 #[inline(always)]
-fn namespace_pid(leader: Address) -> Option<u32> {
-    let pid = leader.follow(layout!(task_thread_pid))?;
-    let level = pid.read_field::<u32>(layout!(pid_level))?;
-    // MAX_PID_NS_LEVEL of the kernel: anything above is not a level.
-    if level > 32 {
-        return None;
+fn task_bits() -> u64 {
+    let mut bits = 0;
+    if layout!(task_tgid) != ABSENT {
+        bits |= valid::TGID;
     }
-    let numbers = pid.field(layout!(pid_numbers))?;
-    let number = numbers.field(level * layout!(upid_size))?;
-    number.read_field::<u32>(layout!(upid_nr))
+    if layout!(task_comm) != ABSENT {
+        bits |= valid::COMM;
+    }
+    if layout!(task_start_boottime) != ABSENT {
+        bits |= valid::START_TIME;
+    }
+    if layout!(task_cred) != ABSENT && layout!(cred_uid) != ABSENT {
+        bits |= valid::UID;
+    }
+    if layout!(task_signal) != ABSENT && layout!(signal_oom_score_adj) != ABSENT {
+        bits |= valid::OOM_SCORE_ADJ;
+    }
+    if layout!(upid_nr) != ABSENT && layout!(pid_numbers) != ABSENT && layout!(task_thread_pid) != ABSENT {
+        bits |= valid::NAMESPACE_PID;
+    }
+    if layout!(uts_nodename) != ABSENT && layout!(nsproxy_uts_ns) != ABSENT && layout!(task_nsproxy) != ABSENT {
+        bits |= valid::NODENAME;
+    }
+    bits
+}
+
+/// Process id inside the process's own pid namespace: `task->thread_pid->numbers[level].nr` of the leader; 0 when it has been
+/// detached from its pid already.
+#[inline(always)]
+fn namespace_pid(leader: Address) -> u32 {
+    if layout!(pid_numbers) == ABSENT || layout!(upid_size) == ABSENT {
+        return 0;
+    }
+    let pid = leader.follow(layout!(task_thread_pid));
+    // MAX_PID_NS_LEVEL of the kernel is 32.
+    let level = pid.get::<u32>(layout!(pid_level)) & 63;
+    pid.at(layout!(pid_numbers)).at(level * layout!(upid_size)).get(layout!(upid_nr))
 }
 
 #[inline(always)]
 fn fill_control(kill: &mut Kill, control: Address) {
-    let Some(memcg) = control.read_field::<u64>(layout!(oc_memcg)) else { return };
-    if memcg != 0 {
+    if layout!(oc_memcg) == ABSENT || layout!(oc_order) == ABSENT || layout!(oc_gfp_mask) == ABSENT {
+        return;
+    }
+    if control.get::<u64>(layout!(oc_memcg)) != 0 {
         kill.flags |= FLAG_MEMCG_OOM;
     }
-    let (Some(order), Some(gfp_mask)) =
-        (control.read_field::<i32>(layout!(oc_order)), control.read_field::<u32>(layout!(oc_gfp_mask)))
-    else {
-        return;
-    };
-    kill.order = order;
-    kill.gfp_mask = gfp_mask;
-    kill.constraint = control.read_field::<u32>(layout!(oc_constraint)).unwrap_or(0);
-    kill.total_pages = control.read_field::<u64>(layout!(oc_totalpages)).unwrap_or(0);
-    kill.chosen_points = control.read_field::<i64>(layout!(oc_chosen_points)).unwrap_or(0);
+    kill.order = control.get(layout!(oc_order));
+    kill.gfp_mask = control.get(layout!(oc_gfp_mask));
+    kill.constraint = control.get(layout!(oc_constraint));
+    kill.total_pages = control.get(layout!(oc_totalpages));
+    kill.chosen_points = control.get(layout!(oc_chosen_points));
     kill.valid |= valid::OOM_CONTROL;
 }
 
@@ -122,43 +134,44 @@ fn fill_control(kill: &mut Kill, control: Address) {
 pub(crate) fn fill_cgroups<const LEVELS: usize, const NAMES: usize>(
     record: *mut KillRecord<LEVELS, NAMES>,
     task: Address,
-    control: Option<Address>,
+    control: Address,
     name_max: u32,
 ) -> bool {
     // SAFETY: `record` is the reserved entry, as large as the type; its fixed part is initialised.
     let kill = unsafe { &mut (*record).kill };
+    let css = cgroup::memory_of(task);
+    if css.0 == 0 {
+        return true;
+    }
+    let Some(walk) = cgroup::begin() else { return true };
     // SAFETY: as above; only the address is formed.
-    let mut names = Names::new(unsafe { &raw mut (*record).names }.cast(), NAMES as u32, name_max);
-    let Some(css) = cgroup::memory_of(task) else { return true };
-    let oom_memcg = control.and_then(|control| control.read_field::<u64>(layout!(oc_memcg))).unwrap_or(0);
+    let start = unsafe { &raw mut (*record).names }.cast();
+    let names = Names { start, capacity: NAMES as u32, name_max };
     // SAFETY: as above; only the address is formed.
     let levels = unsafe { &raw mut (*record).levels }.cast();
-    let walk = cgroup::fill_levels::<LEVELS>(levels, css, oom_memcg, &mut names);
-    kill.valid |= walk.valid;
-    kill.level_count = walk.count as u16;
-    kill.oom_level = walk.oom_level;
-    memory::fill_memcg(kill, &walk, control.is_some());
-    // SAFETY: the helper takes no arguments.
-    let current = Address(unsafe { bpf_get_current_task() });
-    let mut trigger_complete = true;
-    if let Some(trigger) = cgroup::memory_of(current) {
-        if trigger == css {
-            kill.flags |= FLAG_TRIGGER_SAME_CGROUP;
-            kill.valid |= valid::TRIGGER_CGROUP;
-        } else if walk.complete {
-            // SAFETY: as above; only the address is formed.
-            let places = unsafe { &raw mut (*record).trigger_levels }.cast();
-            let (count, complete) = cgroup::fill_names::<LEVELS>(places, trigger, &mut names);
-            kill.trigger_level_count = count as u16;
-            kill.valid |= valid::TRIGGER_CGROUP;
-            trigger_complete = complete;
-        }
-    }
-    if !walk.complete {
+    cgroup::fill_levels::<LEVELS>(levels, css, control.get(layout!(oc_memcg)), names, walk);
+    kill.valid |= cgroup::valid_bits();
+    kill.level_count = walk!(walk, count) as u16;
+    kill.oom_level = walk!(walk, oom_level);
+    memory::fill_memcg(kill, walk, control.0 != 0);
+    if walk!(walk, complete) == 0 {
         kill.flags |= FLAG_CGROUP_TRUNCATED;
+        return false;
     }
-    if !trigger_complete {
+    // SAFETY: the helper takes no arguments.
+    let trigger = cgroup::memory_of(Address(unsafe { bpf_get_current_task() }));
+    kill.valid |= valid::TRIGGER_CGROUP;
+    if trigger == css {
+        kill.flags |= FLAG_TRIGGER_SAME_CGROUP;
+        return true;
+    }
+    // SAFETY: as above; only the address is formed.
+    let places = unsafe { &raw mut (*record).trigger_levels }.cast();
+    cgroup::fill_names::<LEVELS>(places, trigger, names, walk);
+    kill.trigger_level_count = walk!(walk, count) as u16;
+    if walk!(walk, complete) == 0 {
         kill.flags |= FLAG_TRIGGER_CGROUP_TRUNCATED;
+        return false;
     }
-    walk.complete && trigger_complete
+    true
 }

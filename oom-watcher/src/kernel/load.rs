@@ -63,7 +63,7 @@ pub struct HookStatus {
 }
 
 /// The programs in the kernel. Dropping it detaches them.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Loaded {
     /// Records for the reader.
     pub events: RingBuf<MapData>,
@@ -82,7 +82,7 @@ pub struct Programs {
 }
 
 /// The kernel side's counters.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Counters(PerCpuArray<MapData, u64>);
 
 impl Counters {
@@ -254,7 +254,7 @@ fn sum(first: Option<u32>, second: Option<u32>) -> Option<u32> {
 }
 
 /// An error with its causes on one line; the verifier's log, which is long, is cut after its end.
-fn chain(operation: &str, error: &ProgramErrorLike<'_>) -> String {
+fn chain(operation: &str, error: &(dyn Error + 'static)) -> String {
     let mut text = format!("{operation}: {error}");
     let mut source = error.source();
     while let Some(error) = source {
@@ -264,8 +264,6 @@ fn chain(operation: &str, error: &ProgramErrorLike<'_>) -> String {
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
-
-type ProgramErrorLike<'a> = dyn Error + 'a;
 
 /// What usually helps when the maps are refused.
 fn hint(error: &EbpfError) -> &'static str {

@@ -1,5 +1,8 @@
-//! Everything that knows the kernel: what this one has (facts), and what to do about it (plan).
+//! Everything that knows the kernel: what this one has (facts), what to do about it (plan), doing it (load), and what comes
+//! back (reader).
 
 pub mod btf;
 pub mod facts;
+pub mod load;
 pub mod plan;
+pub mod reader;

@@ -9,7 +9,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub const BATCH_MAX: usize = 256;
 
 /// Reads records as they come.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Reader {
     events: AsyncFd<RingBuf<MapData>>,
 }
@@ -29,16 +29,13 @@ impl Reader {
     /// Cancel safety: records are consumed only after the wait, without another await.
     pub async fn batch(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
         let mut guard = self.events.readable_mut().await?;
-        let events = guard.get_inner_mut();
         let mut count = 0;
         while count < BATCH_MAX {
-            match events.next() {
-                Some(record) => take(&record),
-                None => {
-                    guard.clear_ready();
-                    return Ok(count);
-                }
-            }
+            let Some(record) = guard.get_inner_mut().next() else {
+                guard.clear_ready();
+                break;
+            };
+            take(&record);
             count += 1;
         }
         Ok(count)
