@@ -6,4 +6,6 @@
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+pub mod cli;
+pub mod config;
 pub mod report;
