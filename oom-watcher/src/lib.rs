@@ -8,4 +8,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod escape;
+pub mod exposition;
 pub mod report;
+pub mod sinks;
+pub mod telemetry;
