@@ -8,8 +8,12 @@
 
 pub mod cli;
 pub mod config;
+#[cfg(feature = "docs")]
+pub mod docs;
 pub mod escape;
 pub mod exposition;
+pub mod health;
+pub mod http;
 pub mod report;
 pub mod sinks;
 pub mod telemetry;
