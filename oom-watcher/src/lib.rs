@@ -1,12 +1,24 @@
 //! The agent of oom-watcher, in the order of its flow:
 //!
 //! ```text
-//! kernel → reader → decode → attribute → report → sinks
+//! kernel → reader → decode → incident → attribute → report → sinks
 //! ```
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+pub mod cgroup;
+pub mod cli;
+pub mod config;
 pub mod decode;
+#[cfg(feature = "docs")]
+pub mod docs;
+pub mod escape;
+pub mod exposition;
+pub mod health;
+pub mod http;
 pub mod incident;
 pub mod kernel;
 pub mod report;
+pub mod scope;
+pub mod sinks;
+pub mod telemetry;

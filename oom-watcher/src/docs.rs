@@ -1,0 +1,1 @@
+//! The reference pages that a machine writes.

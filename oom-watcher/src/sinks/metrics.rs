@@ -1,0 +1,151 @@
+//! The metrics of kills: the families of the outward contract, per container and per node.
+//!
+//! Nothing here knows where names come from; who learns that a container lives or is gone says so. The limit of series,
+//! and what is dropped to keep it, are the table's.
+
+mod families;
+mod labels;
+mod table;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+pub use families::FAMILIES;
+pub use labels::ContainerLabels;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::counter::ConstCounter,
+};
+use table::{LastKill, Outcome, Table};
+
+use crate::{
+    config::MetricsConfig,
+    exposition::{self, Family},
+    report::OomReport,
+    telemetry::{Stage, Telemetry, events::SeriesRefused},
+};
+
+/// The metrics of kills.
+#[derive(Debug)]
+pub struct KillMetrics {
+    table: Mutex<Table>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl KillMetrics {
+    /// Empty, but for the zero of processes that are in no container.
+    pub fn new(config: &MetricsConfig, telemetry: Arc<Telemetry>) -> Self {
+        let metrics = Self { table: Mutex::new(Table::new(config)), telemetry };
+        if config.zero_series {
+            metrics.ensure_zero(ContainerLabels::host());
+        }
+        metrics
+    }
+
+    /// Counts a kill. Where the limit of series leaves no room for its labels, the node's total still counts it, and
+    /// [`Stage::SinkMetrics`] says that one was lost.
+    pub fn observe(&self, report: &OomReport, now: Instant) {
+        let outcome = self.table().observe(report, now);
+        if outcome.counted {
+            self.telemetry.count_passed(Stage::SinkMetrics);
+        } else {
+            self.telemetry.count_lost(Stage::SinkMetrics, 1);
+        }
+        self.tell(&outcome);
+    }
+
+    /// A container lives: its counter exists, at zero if nothing was killed in it. Zeros take at most half of the limit
+    /// of series, so that kills find room.
+    pub fn ensure_zero(&self, labels: ContainerLabels) {
+        let outcome = self.table().ensure_zero(labels);
+        self.tell(&outcome);
+    }
+
+    /// The last container of this name is gone: its series stay for the time of `--series-retention`, unless it is seen
+    /// alive again or a kill needs the room.
+    pub fn retire(&self, labels: &ContainerLabels, now: Instant) {
+        self.table().retire(labels, now);
+    }
+
+    /// Drops the series of containers that are gone for longer than `--series-retention`; each scrape does it.
+    pub fn expire(&self, now: Instant) {
+        self.table().expire(now);
+    }
+
+    fn tell(&self, outcome: &Outcome) {
+        self.telemetry.count_series_evicted(outcome.evicted as u64);
+        if outcome.refused > 0 {
+            SeriesRefused { series: outcome.refused as u64, max_series: outcome.max_series }.emit(&self.telemetry);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for KillMetrics {
+    fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
+        self.expire(Instant::now());
+        let table = self.table();
+        encode_counters(&table, &mut page)?;
+        encode_memory(&table, &mut page)?;
+        encode_last(&table, &mut page, &families::LIMIT, |last| last.limit)?;
+        encode_last(&table, &mut page, &families::USAGE, |last| last.usage)
+    }
+}
+
+fn encode_counters(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family = families::KILLS.describe(page)?;
+    for (labels, container) in table.containers() {
+        exposition::counter(&mut family, &labels.pairs(), container.kills)?;
+    }
+    ConstCounter::new(table.kills_on_node()).encode(families::KILLS_PER_NODE.describe(page)?)?;
+    let mut family = families::INCIDENTS.describe(page)?;
+    for (labels, container) in table.containers() {
+        for (scope, count) in &container.incidents {
+            exposition::counter(&mut family, &labels.pairs_and("scope", families::scope_label(*scope)), *count)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_memory(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family = families::LAST_TIMESTAMP.describe(page)?;
+    for (labels, last) in table.last_kills() {
+        let seconds = last.time.as_millisecond() as f64 / 1000.0;
+        exposition::gauge(&mut family, &labels.pairs(), seconds)?;
+    }
+    let mut family = families::MEMORY_USAGE.describe(page)?;
+    for (labels, last) in table.last_kills() {
+        for (memory_type, bytes) in families::MEMORY_TYPES.iter().zip(last.memory) {
+            if let Some(bytes) = bytes {
+                exposition::gauge(&mut family, &labels.pairs_and("memory_type", memory_type), bytes)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A figure of what ran out at the last kill; its label says whose it is.
+fn encode_last(
+    table: &Table,
+    page: &mut DescriptorEncoder<'_>,
+    family: &Family,
+    figure: impl Fn(&LastKill) -> Option<u64>,
+) -> fmt::Result {
+    let mut samples = family.describe(page)?;
+    for (labels, last) in table.last_kills() {
+        if let Some(bytes) = figure(last) {
+            exposition::gauge(&mut samples, &labels.pairs_and("scope", families::scope_label(last.scope)), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The families of the outward contract: names and labels are kept exactly.
+
+use prometheus_client::{metrics::MetricType, registry::Unit};
+
+use crate::{exposition::Family, report::Scope};
+
+/// All of them, in the order in which they are shown.
+pub static FAMILIES: &[&Family] =
+    &[&KILLS, &KILLS_PER_NODE, &INCIDENTS, &LAST_TIMESTAMP, &MEMORY_USAGE, &LIMIT, &USAGE];
+
+const NO_KILL: &str = "No kill in that container since the watcher started, or --max-series left no room.";
+
+pub(super) static KILLS: Family = Family {
+    name: "oom_kills",
+    kind: MetricType::Counter,
+    unit: None,
+    labels: &["node", "namespace", "pod", "container"],
+    help: "Processes that the OOM killer killed. In no container: namespace, pod and container are empty. \
+           Without names: the pod's UID and the container's id.",
+    absent: "No such container lives on the node (with --zero-series), or --series-retention has passed since it was \
+             gone, or --max-series left no room.",
+};
+pub(super) static KILLS_PER_NODE: Family = Family {
+    name: "oom_kills_per_node",
+    kind: MetricType::Counter,
+    unit: None,
+    labels: &["node"],
+    help: "Processes that the OOM killer killed on the node, also those whose labels found no room in oom_kills_total.",
+    absent: "Never: it exists at 0 from the start.",
+};
+pub(super) static INCIDENTS: Family = Family {
+    name: "oom_incidents",
+    kind: MetricType::Counter,
+    unit: None,
+    labels: &["node", "namespace", "pod", "container", "scope"],
+    help: "Decisions of the OOM killer, each with one victim or more, on the container of its first victim. \
+           scope: whose limit ran out.",
+    absent: NO_KILL,
+};
+pub(super) static LAST_TIMESTAMP: Family = Family {
+    name: "oom_last_timestamp",
+    kind: MetricType::Gauge,
+    unit: None,
+    labels: &["node", "namespace", "pod", "container"],
+    help: "When the last process was killed, in seconds since 1970.",
+    absent: NO_KILL,
+};
+pub(super) static MEMORY_USAGE: Family = Family {
+    name: "oom_memory_usage",
+    kind: MetricType::Gauge,
+    unit: Some(Unit::Bytes),
+    labels: &["node", "namespace", "pod", "container", "memory_type"],
+    help: "Memory of the process that was killed last. memory_type: total_vm, anon_rss, file_rss, shmem_rss, swap, \
+           page_tables.",
+    absent: "No kill in that container since the watcher started, or the kernel did not give that figure, or \
+             --max-series left no room.",
+};
+pub(super) static LIMIT: Family = Family {
+    name: "oom_limit",
+    kind: MetricType::Gauge,
+    unit: Some(Unit::Bytes),
+    labels: &["node", "namespace", "pod", "container", "scope"],
+    help: "Limit that ran out at the last kill. scope: whose limit; there is one series per container, of the last kill's scope.",
+    absent: "As oom_memory_usage_bytes.",
+};
+pub(super) static USAGE: Family = Family {
+    name: "oom_usage",
+    kind: MetricType::Gauge,
+    unit: Some(Unit::Bytes),
+    labels: &["node", "namespace", "pod", "container", "scope"],
+    help: "Memory charged to what ran out, at the last kill. scope: as in oom_limit_bytes.",
+    absent: "As oom_memory_usage_bytes.",
+};
+
+/// Values of the label `memory_type`.
+pub(super) const MEMORY_TYPES: [&str; 6] = ["total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "page_tables"];
+
+/// The label `scope`: the same word as in the JSON report.
+pub(super) fn scope_label(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Container => "container",
+        Scope::Pod => "pod",
+        Scope::Qos => "qos",
+        Scope::Kubepods => "kubepods",
+        Scope::Node => "node",
+        Scope::Cgroup => "cgroup",
+        Scope::Unknown => "unknown",
+    }
+}

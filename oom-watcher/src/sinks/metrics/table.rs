@@ -1,0 +1,245 @@
+//! What is counted about each container, within the limit of series.
+//!
+//! One entry holds all that is known of a container, so that its series appear, go and are limited together, and a
+//! scrape sees one state. This module knows neither names of metrics nor how they are written.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use super::{ContainerLabels, families::MEMORY_TYPES};
+use crate::{
+    config::MetricsConfig,
+    report::{OomReport, Scope, Victim},
+};
+
+/// Incidents remembered, so that each is counted once. Kills of one incident come within a second of each other, further
+/// apart only by the time that a report waits for a name (2 s): at 50 kills a second a tenth of this.
+const RECENT_INCIDENTS_MAX: usize = 1024;
+
+/// Everything that is counted about containers.
+#[derive(Debug)]
+pub(super) struct Table {
+    containers: BTreeMap<ContainerLabels, Container>,
+    /// Series that `containers` stand for: always their sum.
+    series: usize,
+    kills_on_node: u64,
+    recent_incidents: RecentIncidents,
+    max_series: usize,
+    retention: Duration,
+}
+
+/// What is known of one container: one to a dozen and a half series.
+#[derive(Clone, Debug)]
+pub(super) struct Container {
+    pub(super) kills: u64,
+    pub(super) incidents: BTreeMap<Scope, u64>,
+    pub(super) last: Option<LastKill>,
+    /// None: somebody has said that it lives. Else when it was gone; a container that nobody has called alive counts as
+    /// gone since its last kill, as nobody would ever retire it.
+    gone_since: Option<Instant>,
+}
+
+/// The figures of the last kill.
+#[derive(Clone, Debug)]
+pub(super) struct LastKill {
+    pub(super) time: Timestamp,
+    /// In the order of [`MEMORY_TYPES`].
+    pub(super) memory: [Option<u64>; MEMORY_TYPES.len()],
+    pub(super) scope: Scope,
+    pub(super) limit: Option<u64>,
+    pub(super) usage: Option<u64>,
+}
+
+/// What a change did to the limit of series.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The kill is in the table with its labels.
+    pub(super) counted: bool,
+    /// Series that were not created.
+    pub(super) refused: usize,
+    /// Series of gone containers that were dropped to make room.
+    pub(super) evicted: usize,
+    /// The limit.
+    pub(super) max_series: usize,
+}
+
+impl Table {
+    pub(super) fn new(config: &MetricsConfig) -> Self {
+        Self {
+            containers: BTreeMap::new(),
+            series: 0,
+            kills_on_node: 0,
+            recent_incidents: RecentIncidents::default(),
+            max_series: config.max_series,
+            retention: config.series_retention,
+        }
+    }
+
+    pub(super) fn kills_on_node(&self) -> u64 {
+        self.kills_on_node
+    }
+
+    pub(super) fn containers(&self) -> impl Iterator<Item = (&ContainerLabels, &Container)> {
+        self.containers.iter()
+    }
+
+    pub(super) fn last_kills(&self) -> impl Iterator<Item = (&ContainerLabels, &LastKill)> {
+        self.containers.iter().filter_map(|(labels, container)| Some((labels, container.last.as_ref()?)))
+    }
+
+    /// Counts a kill, with as much about it as there is room for: everything, or no figures, or only that it was.
+    pub(super) fn observe(&mut self, report: &OomReport, now: Instant) -> Outcome {
+        self.kills_on_node += 1;
+        let first_of_incident = self.recent_incidents.insert(&report.incident.id);
+        let labels = ContainerLabels::of(report);
+        let before = self.take(&labels).unwrap_or_else(|| Container::unannounced(now));
+
+        let full = before.after(report, first_of_incident, now);
+        let evicted = self.make_room(full.series());
+        let room = self.max_series.saturating_sub(self.series);
+        let wanted = full.series();
+        let without_figures = Container { last: None, ..full.clone() };
+        let count_only = Container { incidents: before.incidents, last: None, ..full.clone() };
+        let chosen = [full, without_figures, count_only].into_iter().find(|form| form.series() <= room);
+
+        let counted = chosen.is_some();
+        let kept = chosen.as_ref().map_or(0, Container::series);
+        if let Some(container) = chosen {
+            self.put(labels, container);
+        }
+        Outcome { counted, refused: wanted - kept, evicted, max_series: self.max_series }
+    }
+
+    /// A container lives. Zeros take at most half of the limit.
+    pub(super) fn ensure_zero(&mut self, labels: ContainerLabels) -> Outcome {
+        let mut outcome = Outcome { counted: true, max_series: self.max_series, ..Outcome::default() };
+        if let Some(container) = self.containers.get_mut(&labels) {
+            container.gone_since = None;
+        } else if self.series < self.max_series / 2 {
+            self.put(labels, Container::alive());
+        } else {
+            outcome.refused = 1;
+        }
+        outcome
+    }
+
+    pub(super) fn retire(&mut self, labels: &ContainerLabels, now: Instant) {
+        if let Some(container) = self.containers.get_mut(labels) {
+            container.gone_since.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let retention = self.retention;
+        self.containers.retain(|_, container| {
+            container.gone_since.is_none_or(|since| now.saturating_duration_since(since) < retention)
+        });
+        self.series = self.containers.values().map(Container::series).sum();
+    }
+
+    /// Drops the containers that are gone for longest until `series` more fit or none is left; returns the series dropped.
+    fn make_room(&mut self, series: usize) -> usize {
+        let before = self.series;
+        while self.series + series > self.max_series {
+            let gone = self.containers.iter().filter_map(|(labels, container)| Some((container.gone_since?, labels)));
+            let Some(longest) = gone.min().map(|(_, labels)| labels.clone()) else { break };
+            self.take(&longest);
+        }
+        before - self.series
+    }
+
+    fn take(&mut self, labels: &ContainerLabels) -> Option<Container> {
+        let container = self.containers.remove(labels)?;
+        self.series -= container.series();
+        Some(container)
+    }
+
+    fn put(&mut self, labels: ContainerLabels, container: Container) {
+        self.series += container.series();
+        self.containers.insert(labels, container);
+    }
+}
+
+impl Container {
+    fn alive() -> Self {
+        Self { kills: 0, incidents: BTreeMap::new(), last: None, gone_since: None }
+    }
+
+    fn unannounced(now: Instant) -> Self {
+        Self { gone_since: Some(now), ..Self::alive() }
+    }
+
+    /// The container with one more kill.
+    fn after(&self, report: &OomReport, first_of_incident: bool, now: Instant) -> Self {
+        let mut after = self.clone();
+        after.kills += 1;
+        if first_of_incident {
+            *after.incidents.entry(report.incident.scope).or_default() += 1;
+        }
+        // Reports can come out of order: one that waited for a name is no newer for that.
+        if after.last.as_ref().is_none_or(|last| last.time <= report.time) {
+            after.last = Some(LastKill::of(report));
+        }
+        after.gone_since = after.gone_since.map(|_| now);
+        after
+    }
+
+    fn series(&self) -> usize {
+        1 + self.incidents.len() + self.last.as_ref().map_or(0, LastKill::series)
+    }
+}
+
+impl LastKill {
+    fn of(report: &OomReport) -> Self {
+        Self {
+            time: report.time,
+            memory: memory(&report.victim),
+            scope: report.incident.scope,
+            limit: report.incident.limit_bytes,
+            usage: report.incident.usage_bytes,
+        }
+    }
+
+    fn series(&self) -> usize {
+        1 + self.memory.iter().chain([&self.limit, &self.usage]).flatten().count()
+    }
+}
+
+fn memory(victim: &Victim) -> [Option<u64>; MEMORY_TYPES.len()] {
+    [
+        victim.total_vm_bytes,
+        victim.anon_rss_bytes,
+        victim.file_rss_bytes,
+        victim.shmem_rss_bytes,
+        victim.swap_bytes,
+        victim.page_tables_bytes,
+    ]
+}
+
+/// The last incidents, to tell the first kill of each from the others.
+#[derive(Debug, Default)]
+struct RecentIncidents {
+    known: HashSet<String>,
+    oldest_first: VecDeque<String>,
+}
+
+impl RecentIncidents {
+    /// True for an id that is not among the last [`RECENT_INCIDENTS_MAX`].
+    fn insert(&mut self, id: &str) -> bool {
+        if self.known.contains(id) {
+            return false;
+        }
+        if self.oldest_first.len() == RECENT_INCIDENTS_MAX
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.known.insert(id.to_owned());
+        self.oldest_first.push_back(id.to_owned());
+        true
+    }
+}

@@ -1,0 +1,202 @@
+//! Standard output: one line per kill.
+//!
+//! Whoever reads it may be slow, stuck, full or gone, and the reader of the kernel must not notice. Lines go through a
+//! bounded queue to a thread of their own that blocks as long as it must. What finds no room is dropped and counted: lines
+//! made = lines written + lines lost.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    config::OutputFormat,
+    report::OomReport,
+    sinks::{json, text},
+    telemetry::{
+        Stage, Telemetry,
+        events::{ReportUnprintable, StdoutAbandoned, StdoutFailed, StdoutOverflowed},
+    },
+};
+
+/// Lines that wait at most: two group kills of 1,000 processes.
+const QUEUE_LINES_MAX: usize = 2048;
+/// Bytes that wait at most; a JSON line has about 2 KiB.
+const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Pause before the next attempt at a standard output that somebody has made non-blocking, and that is full.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// The sink of standard output.
+#[derive(Debug)]
+pub struct StdoutSink {
+    format: OutputFormat,
+    queue: SyncSender<Box<[u8]>>,
+    shared: Arc<Shared>,
+    state: watch::Receiver<State>,
+}
+
+/// What both sides of the queue count.
+#[derive(Debug)]
+struct Shared {
+    queued_bytes: AtomicUsize,
+    queued_lines: AtomicU64,
+    telemetry: Arc<Telemetry>,
+}
+
+/// How far the writing thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Writing,
+    /// Nobody reads any more: further lines are counted as lost, quietly.
+    ReaderGone,
+    /// The queue was closed and emptied.
+    Ended,
+}
+
+impl StdoutSink {
+    /// Writes to this process's standard output.
+    pub fn start(format: OutputFormat, telemetry: Arc<Telemetry>) -> io::Result<Self> {
+        // A file of its own: the standard library's handle would hold back a part of a line after an error.
+        let output = File::from(rustix::stdio::stdout().try_clone_to_owned()?);
+        Self::start_on(output, format, telemetry)
+    }
+
+    /// Writes to `output`.
+    pub fn start_on(
+        output: impl Write + Send + 'static,
+        format: OutputFormat,
+        telemetry: Arc<Telemetry>,
+    ) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE_LINES_MAX);
+        let (announce, state) = watch::channel(State::Writing);
+        let shared = Arc::new(Shared { queued_bytes: 0.into(), queued_lines: 0.into(), telemetry });
+        let writer = LineWriter { output, torn: false, shared: Arc::clone(&shared), announce };
+        thread::Builder::new().name("stdout".to_owned()).spawn(move || writer.run(&lines))?;
+        Ok(Self { format, queue, shared, state })
+    }
+
+    /// Queues the line of a report, or counts it as lost. Never blocks.
+    pub fn deliver(&self, report: &OomReport) {
+        let line = match self.format {
+            OutputFormat::Text => text::line(report),
+            OutputFormat::Json => match json::line(report) {
+                Ok(line) => line,
+                Err(error) => return ReportUnprintable { error: &error }.emit(&self.shared.telemetry),
+            },
+        };
+        self.queue_line(line);
+    }
+
+    /// Resolves when nobody reads standard output any more.
+    pub async fn reader_gone(&self) {
+        let mut state = self.state.clone();
+        // An error means that the thread has ended, which it does not before the queue is closed.
+        if state.wait_for(|state| *state == State::ReaderGone).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits at most `deadline` for the queue to be written; what is not is counted as lost.
+    pub async fn close(self, deadline: Duration) {
+        let Self { queue, shared, mut state, .. } = self;
+        drop(queue);
+        let ended = state.wait_for(|state| *state == State::Ended);
+        if !matches!(tokio::time::timeout(deadline, ended).await, Ok(Ok(_))) {
+            let lines = shared.queued_lines.load(Ordering::Acquire);
+            StdoutAbandoned { lines }.emit(&shared.telemetry);
+        }
+    }
+
+    fn queue_line(&self, mut line: String) {
+        line.push('\n');
+        let bytes = line.len();
+        let waiting = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.shared.queued_lines.fetch_add(1, Ordering::AcqRel);
+        let fits = waiting + bytes <= QUEUE_BYTES_MAX;
+        if !fits || self.queue.try_send(line.into_bytes().into_boxed_slice()).is_err() {
+            self.shared.left_queue(bytes);
+            StdoutOverflowed.emit(&self.shared.telemetry);
+        }
+    }
+}
+
+impl Shared {
+    fn left_queue(&self, bytes: usize) {
+        self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.queued_lines.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The thread's side: blocks as long as the output does.
+struct LineWriter<W> {
+    output: W,
+    /// The last line was written in part: the next starts on a line of its own.
+    torn: bool,
+    shared: Arc<Shared>,
+    announce: watch::Sender<State>,
+}
+
+impl<W: Write> LineWriter<W> {
+    fn run(mut self, lines: &Receiver<Box<[u8]>>) {
+        let mut reader_gone = false;
+        for line in lines {
+            if reader_gone {
+                self.shared.telemetry.count_lost(Stage::SinkStdout, 1);
+            } else {
+                reader_gone = self.write(&line);
+            }
+            self.shared.left_queue(line.len());
+        }
+        self.announce.send_replace(State::Ended);
+    }
+
+    /// Writes a line and counts it; true when nobody reads any more.
+    fn write(&mut self, line: &[u8]) -> bool {
+        match self.write_whole(line) {
+            Ok(()) => self.shared.telemetry.count_passed(Stage::SinkStdout),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.shared.telemetry.count_lost(Stage::SinkStdout, 1);
+                self.announce.send_replace(State::ReaderGone);
+                return true;
+            }
+            Err(error) => StdoutFailed { error: &error }.emit(&self.shared.telemetry),
+        }
+        false
+    }
+
+    fn write_whole(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.write_all(b"\n")?;
+        }
+        self.write_all(line)?;
+        self.output.flush()
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.output.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    self.torn = !bytes.is_empty();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

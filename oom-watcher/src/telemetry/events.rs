@@ -1,0 +1,105 @@
+//! Things that happen inside the agent and are worth both a count and a log line: one type each, so that neither is
+//! forgotten. A line that could repeat without end is logged at the 1st, 2nd, 4th, 8th… time, with the count.
+
+use std::io;
+
+use tracing::{error, warn};
+
+use super::{HttpRejection, Stage, Telemetry};
+
+/// Standard output is slower than the kills: its queue is full and a line was dropped.
+#[derive(Debug)]
+pub struct StdoutOverflowed;
+
+impl StdoutOverflowed {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let lost = telemetry.count_lost(Stage::SinkStdout, 1);
+        if lost.is_power_of_two() {
+            warn!(lost, "Standard output is too slow: dropped the line of a kill");
+        }
+    }
+}
+
+/// A line could not be written to standard output.
+#[derive(Debug)]
+pub struct StdoutFailed<'a> {
+    /// Why.
+    pub error: &'a io::Error,
+}
+
+impl StdoutFailed<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let lost = telemetry.count_lost(Stage::SinkStdout, 1);
+        if lost.is_power_of_two() {
+            error!(error = %self.error, lost, "Cannot write to standard output: the line of a kill is lost");
+        }
+    }
+}
+
+/// A report could not be put into words.
+#[derive(Debug)]
+pub struct ReportUnprintable<'a> {
+    /// Why.
+    pub error: &'a serde_json::Error,
+}
+
+impl ReportUnprintable<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry.count_lost(Stage::SinkStdout, 1);
+        error!(error = %self.error, "Cannot express a report as JSON: the line of a kill is lost");
+    }
+}
+
+/// Lines were still unwritten when the watcher had to end.
+#[derive(Debug)]
+pub struct StdoutAbandoned {
+    /// How many.
+    pub lines: u64,
+}
+
+impl StdoutAbandoned {
+    /// Counts them and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry.count_lost(Stage::SinkStdout, self.lines);
+        error!(lines = self.lines, "Standard output did not take the last lines in time: they are lost");
+    }
+}
+
+/// The limit of series was reached.
+#[derive(Debug)]
+pub struct SeriesRefused {
+    /// How many series were not created.
+    pub series: u64,
+    /// The limit.
+    pub max_series: usize,
+}
+
+impl SeriesRefused {
+    /// Counts them and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let refused = telemetry.count_series_refused(self.series);
+        if (refused - self.series).checked_ilog2() != refused.checked_ilog2() {
+            warn!(refused, max_series = self.max_series, "The limit of series is reached: some are not created");
+        }
+    }
+}
+
+/// The HTTP server turned a client away.
+#[derive(Debug)]
+pub struct HttpClientRejected {
+    /// Why.
+    pub reason: HttpRejection,
+}
+
+impl HttpClientRejected {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let count = telemetry.count_http_rejection(self.reason);
+        if count.is_power_of_two() {
+            warn!(reason = ?self.reason, count, "Turned an HTTP client away");
+        }
+    }
+}

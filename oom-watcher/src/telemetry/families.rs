@@ -1,0 +1,165 @@
+//! The agent's own metric families, and the closed sets of their labels.
+
+use prometheus_client::{metrics::MetricType, registry::Unit};
+
+use crate::{
+    exposition::Family,
+    report::{AttributionResult, AttributionSource},
+};
+
+/// All of them, in the order in which they are shown.
+pub static FAMILIES: &[&Family] = &[
+    &BUILD_INFO,
+    &HOOK_ATTACHED,
+    &EVENTS,
+    &LOST_EVENTS,
+    &MARKS,
+    &MARKS_WITHOUT_KILL,
+    &SHARED_MM_KILLS,
+    &VICTIMS_WITHOUT_TASK,
+    &LOST_INCIDENTS,
+    &OOM_INVOCATIONS,
+    &MISSED_KILLS,
+    &KILLS_BEFORE_START,
+    &ATTRIBUTIONS,
+    &SERIES_REFUSED,
+    &SERIES_EVICTED,
+    &HTTP_REJECTED,
+];
+
+const NO_UNIT: Option<Unit> = None;
+const NEVER: &str = "Never: it exists at 0 from the start.";
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family { name, kind: MetricType::Counter, unit: NO_UNIT, labels, help, absent: NEVER }
+}
+
+pub(super) static BUILD_INFO: Family = Family {
+    name: "oom_watcher_build",
+    kind: MetricType::Info,
+    unit: NO_UNIT,
+    labels: &["version", "arch"],
+    help: "The watcher that is running.",
+    absent: "Never.",
+};
+pub(super) static HOOK_ATTACHED: Family = Family {
+    name: "oom_watcher_hook_attached",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &["hook", "method"],
+    help: "1 where the hook is attached by that method, 0 where it was tried and is not.",
+    absent: "A hook or method that the plan for this kernel does not have.",
+};
+pub(super) static EVENTS: Family = counter(
+    "oom_watcher_events",
+    &["stage"],
+    "Kills that passed a stage. What one stage passed and the next did not is counted as lost there, or is on its way.",
+);
+pub(super) static LOST_EVENTS: Family = counter(
+    "oom_watcher_lost_events",
+    &["stage"],
+    "Kills that ended at a stage: a full buffer, a record not understood, a sink too slow or failing.",
+);
+pub(super) static MARKS: Family =
+    counter("oom_watcher_marks", &[], "Tasks that the kernel marked as OOM victims, killed or not.");
+pub(super) static MARKS_WITHOUT_KILL: Family = counter(
+    "oom_watcher_marks_without_kill",
+    &[],
+    "Marked tasks that were already dying: nobody was killed, and none of them is in oom_kills_total.",
+);
+pub(super) static SHARED_MM_KILLS: Family = counter(
+    "oom_watcher_shared_mm_kills",
+    &[],
+    "Processes killed because they share the memory of a victim: the kernel neither counts nor logs them.",
+);
+pub(super) static VICTIMS_WITHOUT_TASK: Family =
+    counter("oom_watcher_victims_without_task", &[], "Victims of which only the pid could be told.");
+pub(super) static LOST_INCIDENTS: Family = counter(
+    "oom_watcher_lost_incidents",
+    &[],
+    "Ends of incidents that found no room in the ring buffer: their kills are reported, the number of victims may be short.",
+);
+pub(super) static OOM_INVOCATIONS: Family = counter(
+    "oom_watcher_oom_invocations",
+    &["result"],
+    "Calls of the OOM killer seen by the incident hooks. no_victim: nothing could be killed, or a victim was already dying.",
+);
+pub(super) static MISSED_KILLS: Family = counter(
+    "oom_watcher_missed_kills",
+    &[],
+    "Kills that the kernel has counted since the start (oom_kill in /proc/vmstat) and that no hook reported.",
+);
+pub(super) static KILLS_BEFORE_START: Family = Family {
+    name: "oom_watcher_kills_before_start",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "Kills that the kernel had counted since boot when the watcher started.",
+    absent: "The kernel does not count them (no oom_kill in /proc/vmstat).",
+};
+pub(super) static ATTRIBUTIONS: Family = Family {
+    name: "oom_watcher_attributions",
+    kind: MetricType::Counter,
+    unit: NO_UNIT,
+    labels: &["result", "source"],
+    help: "Victims by how far they were attributed and by which source.",
+    absent: "A pair that cannot be.",
+};
+pub(super) static SERIES_REFUSED: Family = counter(
+    "oom_watcher_series_refused",
+    &[],
+    "Series about containers that were not created because --max-series was reached.",
+);
+pub(super) static SERIES_EVICTED: Family = counter(
+    "oom_watcher_series_evicted",
+    &[],
+    "Series of gone containers that were dropped before --series-retention to make room for a kill.",
+);
+pub(super) static HTTP_REJECTED: Family = counter(
+    "oom_watcher_http_rejected",
+    &["reason"],
+    "Clients of this HTTP server that were turned away: a limit was reached, or they were too slow.",
+);
+
+/// The pairs of result and source that exist at zero from the start.
+pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    use AttributionResult::{Full, Host, Id, None, Pod};
+    use AttributionSource::{Api, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
+    let pairs = [
+        (Full, Index),
+        (Full, Rescan),
+        (Full, Cri),
+        (Full, RuntimeFile),
+        (Full, Api),
+        (Pod, Sibling),
+        (Pod, PodDirectory),
+        (Pod, Api),
+        (Id, Path),
+        (Host, Path),
+        (Host, RuntimeFile),
+        (None, Path),
+    ];
+    pairs.into_iter().map(|(result, source)| attribution_labels(result, source))
+}
+
+/// The values of the labels `result` and `source`: the same words as in the JSON report.
+pub(super) fn attribution_labels(result: AttributionResult, source: AttributionSource) -> (&'static str, &'static str) {
+    let result = match result {
+        AttributionResult::Full => "full",
+        AttributionResult::Pod => "pod",
+        AttributionResult::Id => "id",
+        AttributionResult::Host => "host",
+        AttributionResult::None => "none",
+    };
+    let source = match source {
+        AttributionSource::Path => "path",
+        AttributionSource::Index => "index",
+        AttributionSource::Rescan => "rescan",
+        AttributionSource::Sibling => "sibling",
+        AttributionSource::PodDirectory => "pod_directory",
+        AttributionSource::Cri => "cri",
+        AttributionSource::RuntimeFile => "runtime_file",
+        AttributionSource::Api => "api",
+    };
+    (result, source)
+}
