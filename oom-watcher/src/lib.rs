@@ -6,4 +6,5 @@
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+pub mod cgroup;
 pub mod report;
