@@ -8,3 +8,4 @@
 
 pub mod cgroup;
 pub mod report;
+pub mod scope;

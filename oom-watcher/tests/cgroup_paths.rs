@@ -48,15 +48,13 @@ fn describe_pod(pod: &PodIdentity) -> String {
     let level = |level: Option<usize>| level.map_or("-".to_owned(), |level| level.to_string());
     let kubepods = level(pod.kubepods_level);
     let container = level(pod.container.map(|container| container.level));
-    let mut text = format!("pod {} {} {kubepods}/{}/{container}", pod.uid, pod.qos.as_str(), pod.pod_level);
+    let mut words = vec![format!("pod {} {} {kubepods}/{}/{container}", pod.uid, pod.qos.as_str(), pod.pod_level)];
     if let Some(container) = pod.container {
-        let runtime = container.runtime.map_or("?", |runtime| runtime.as_str());
-        text += &format!(" {runtime}:{}{}", container.id, if container.monitor { " monitor" } else { "" });
+        words.push(format!("{}:{}", container.runtime.map_or("?", |runtime| runtime.as_str()), container.id));
+        words.extend(container.monitor.then(|| "monitor".to_owned()));
     }
-    if let Some(sub) = &pod.sub_cgroup {
-        text += &format!(" sub={sub}");
-    }
-    text
+    words.extend(pod.sub_cgroup.as_ref().map(|sub| format!("sub={sub}")));
+    words.join(" ")
 }
 
 /// The node of a corpus line `@node <path> <uid>`.

@@ -157,9 +157,9 @@ fn uid(text: &str) -> Option<&str> {
 /// Whether the level is another machine's or system container's whole tree (LXC, systemd-nspawn, libvirt): what stands
 /// below it is that machine's, not this one's.
 pub(super) fn is_machine(name: &str) -> bool {
-    name.starts_with("lxc.payload")
-        || (name.starts_with("machine-") && name.ends_with(".scope"))
-        || (name.starts_with("systemd-nspawn@") && name.ends_with(".service"))
+    let framed =
+        |prefix, suffix| name.strip_prefix(prefix).is_some_and(|rest: &str| rest.strip_suffix(suffix).is_some());
+    name.starts_with("lxc.payload") || framed("machine-", ".scope") || framed("systemd-nspawn@", ".service")
 }
 
 /// Whether what stands below this level belongs to a container or a machine, whatever it is called.
@@ -181,5 +181,5 @@ pub(super) fn is_slice(name: &str) -> bool {
 
 /// Whether a systemd of a user's own runs below this level.
 pub(super) fn is_user_manager(name: &str) -> bool {
-    name.starts_with("user@") && name.ends_with(".service")
+    name.strip_prefix("user@").is_some_and(|rest| rest.strip_suffix(".service").is_some())
 }
