@@ -217,7 +217,7 @@ struct Type {
     vlen: usize,
     kflag: bool,
     /// Size in bytes, or the type that it refers to, by kind.
-    size_or_type: u32,
+    size_or_ref: u32,
 }
 
 /// Validated BTF.
@@ -296,7 +296,7 @@ impl Btf {
             kind,
             vlen: (info & 0xffff) as usize,
             kflag: info >> 31 == 1,
-            size_or_type: self.word(id, at + 8)?,
+            size_or_ref: self.word(id, at + 8)?,
         })
     }
 

@@ -93,8 +93,8 @@ impl Btf {
     /// Size in bytes of a structure or union.
     pub fn size_of_struct(&self, name: &str) -> Result<u32, BtfError> {
         let mut sizes = self.named(name).filter(|ty| matches!(ty.kind, Kind::Struct | Kind::Union));
-        let size = sizes.next().ok_or_else(|| BtfError::NoType { kind: "struct", name: name.to_owned() })?.size_or_type;
-        if sizes.any(|other| other.size_or_type != size) {
+        let size = sizes.next().ok_or_else(|| BtfError::NoType { kind: "struct", name: name.to_owned() })?.size_or_ref;
+        if sizes.any(|other| other.size_or_ref != size) {
             return Err(BtfError::Ambiguous { path: name.to_owned() });
         }
         Ok(size)
@@ -123,7 +123,7 @@ impl Btf {
     /// Form of a type behind its typedefs and qualifiers.
     pub fn shape(&self, ty: TypeId) -> Result<Shape<'_>, BtfError> {
         let Some(ty) = self.strip(ty)? else { return Ok(Shape::Other) };
-        let size = ty.size_or_type;
+        let size = ty.size_or_ref;
         Ok(match ty.kind {
             Kind::Int => Shape::Int { size },
             Kind::Ptr => Shape::Pointer,
@@ -157,9 +157,9 @@ impl Btf {
     pub fn function(&self, name: &str) -> Result<Vec<ArgKind>, BtfError> {
         let no_function = || BtfError::NoType { kind: "function", name: name.to_owned() };
         let mut functions = self.named(name).filter(|ty| ty.kind == Kind::Func);
-        let args = self.arguments(functions.next().ok_or_else(no_function)?.size_or_type)?;
+        let args = self.arguments(functions.next().ok_or_else(no_function)?.size_or_ref)?;
         for other in functions {
-            if self.arguments(other.size_or_type)? != args {
+            if self.arguments(other.size_or_ref)? != args {
                 return Err(BtfError::Ambiguous { path: name.to_owned() });
             }
         }
@@ -173,8 +173,8 @@ impl Btf {
         let typedef = typedef.ok_or(BtfError::NoType { kind: "typedef", name })?;
         let expected = "pointer to a function";
         let not = BtfError::NotA { type_id: typedef.id, expected };
-        let pointer = self.strip(TypeId(typedef.size_or_type))?.filter(|ty| ty.kind == Kind::Ptr).ok_or(not)?;
-        let mut args = self.arguments(pointer.size_or_type)?;
+        let pointer = self.strip(TypeId(typedef.size_or_ref))?.filter(|ty| ty.kind == Kind::Ptr).ok_or(not)?;
+        let mut args = self.arguments(pointer.size_or_ref)?;
         // The first is the program's own data (`void *`), which the program never sees.
         if args.is_empty() {
             return Err(BtfError::NotA { type_id: typedef.id, expected });
@@ -185,7 +185,7 @@ impl Btf {
 
     /// The member of a dotted path below `ty`; `rest` empty is an error.
     fn member_in(&self, ty: Type, name: &str, rest: &str) -> Result<MemberPlace, BtfError> {
-        let mut place = MemberPlace { offset: 0, ty: TypeId(ty.id), size: ty.size_or_type };
+        let mut place = MemberPlace { offset: 0, ty: TypeId(ty.id), size: ty.size_or_ref };
         let mut outer = name.to_owned();
         for member in rest.split('.') {
             let composite = self.strip(place.ty)?.filter(|ty| matches!(ty.kind, Kind::Struct | Kind::Union));
@@ -274,7 +274,7 @@ impl Btf {
         Ok(match self.shape(ty)? {
             Shape::Int { size } | Shape::Enum { size } => ArgKind::Int { size },
             Shape::Pointer => {
-                let pointer = self.strip(ty)?.map_or(0, |pointer| pointer.size_or_type);
+                let pointer = self.strip(ty)?.map_or(0, |pointer| pointer.size_or_ref);
                 match self.strip(TypeId(pointer))? {
                     Some(to) if matches!(to.kind, Kind::Struct | Kind::Union | Kind::Fwd) => {
                         ArgKind::Pointer(self.name(to)?.to_owned())
@@ -296,7 +296,7 @@ impl Btf {
             let inner = self.get(id)?;
             match inner.kind {
                 Kind::Typedef | Kind::Volatile | Kind::Const | Kind::Restrict | Kind::TypeTag => {
-                    id = inner.size_or_type
+                    id = inner.size_or_ref;
                 }
                 _ => return Ok(Some(inner)),
             }
