@@ -30,6 +30,43 @@ pub enum Method {
     Kprobe,
 }
 
+impl Hook {
+    /// Its name in metrics and in the output of `check`: the kernel's.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MarkVictim => "mark_victim",
+            Self::SignalGenerate => "signal_generate",
+            Self::OutOfMemory => "out_of_memory",
+            Self::MemoryMaxWrite => "memory_max_write",
+        }
+    }
+
+    /// What reports lack without it.
+    pub fn costs(self) -> &'static str {
+        match self {
+            Self::MarkVictim => "everything",
+            Self::SignalGenerate => {
+                "a mark cannot be told from a kill, and processes killed for sharing memory are not seen"
+            }
+            Self::OutOfMemory => {
+                "scope and incident are deduced; cause, order, gfp_flags, constraint and duration are absent"
+            }
+            Self::MemoryMaxWrite => "a write to memory.max is not told from an allocation",
+        }
+    }
+}
+
+impl Method {
+    /// Its name in metrics and in the output of `check`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RawTracepoint => "raw_tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+        }
+    }
+}
+
 /// A method that cannot work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuledOut {
