@@ -6,19 +6,27 @@
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+pub mod assemble;
+pub mod attribute;
+pub mod audit;
 pub mod cgroup;
+pub mod check;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod decode;
 #[cfg(feature = "docs")]
 pub mod docs;
+pub mod drill;
 pub mod escape;
 pub mod exposition;
 pub mod health;
 pub mod http;
 pub mod incident;
 pub mod kernel;
+pub mod pipeline;
 pub mod report;
+pub mod run;
 pub mod scope;
 pub mod sinks;
 pub mod telemetry;

@@ -1,0 +1,57 @@
+//! The command line's verbs: which one runs, and how its end is told.
+
+use std::{error::Error, io, process::ExitCode};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    check,
+    cli::{self, Cli, Command},
+    config::{self, Config, Surroundings},
+    drill, run,
+};
+
+/// Runs what the command line asks for; an error goes to standard error with all its causes.
+pub fn execute(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        Some(Command::Completions { shell }) => {
+            cli::write_completions(shell, &mut io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::DrillVictim) => return drill::victim(),
+        Some(Command::Check) => configure(&cli).and_then(|config| check::check(&config).map_err(Into::into)),
+        Some(Command::Drill { ref timeout }) => configure(&cli).and_then(|config| {
+            let timeout = config::drill_timeout(timeout)?;
+            drill::drill(&config, timeout)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        None => configure(&cli).and_then(|config| {
+            run::run(&config)?;
+            Ok(ExitCode::SUCCESS)
+        }),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("oom-watcher: {}", chain(&*error));
+        ExitCode::FAILURE
+    })
+}
+
+fn configure(cli: &Cli) -> Result<Config, Box<dyn Error>> {
+    let config = Config::new(&cli.options, &Surroundings::detect())?;
+    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    Ok(config)
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

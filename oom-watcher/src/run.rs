@@ -1,0 +1,215 @@
+//! Wiring: builds the parts, starts them, waits for the end.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{
+    assemble::NodeNames,
+    audit::{self, Audit},
+    cgroup::Node,
+    config::Config,
+    decode::Decoder,
+    exposition::Exposition,
+    health::Health,
+    http::{self, BindError, Pages},
+    incident::Assembler,
+    kernel::{
+        facts::{Facts, Roots},
+        load::{self, Counters, HookStatus, LoadError, Loaded},
+        plan::{self, Plan, PlanError, SwapCounter},
+        reader::Reader,
+    },
+    pipeline::{Pipeline, boot_to_wall},
+    sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
+    telemetry::{KernelCounters, Telemetry},
+};
+
+/// How long lines that are already queued may take to be written at the end. The kubelet gives 30 seconds in all.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the watcher could not run, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// This machine does not give what is needed.
+    #[error("this machine cannot be watched")]
+    Plan(#[source] PlanError),
+    /// The kernel refused.
+    #[error("cannot start watching")]
+    Load(#[source] LoadError),
+    /// The address or port.
+    #[error("cannot serve metrics")]
+    Bind(#[source] BindError),
+    /// A part of the process.
+    #[error("cannot {operation}")]
+    Start {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The ring buffer.
+    #[error("cannot read the ring buffer any more")]
+    Reader(#[source] io::Error),
+}
+
+impl RunError {
+    /// For `map_err`.
+    pub fn start(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Start { operation, source }
+    }
+}
+
+/// Watches until SIGTERM or SIGINT, or until nobody reads standard output.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(RunError::start("start the runtime"))?;
+    runtime.block_on(watch(config))
+}
+
+async fn watch(config: &Config) -> Result<(), RunError> {
+    let telemetry = Arc::new(Telemetry::new());
+    let health = Arc::new(Health::new(Instant::now()));
+    let metrics = Arc::new(KillMetrics::new(&config.metrics, Arc::clone(&telemetry)));
+    // The port first: a watcher that cannot be scraped says so before it touches the kernel.
+    let listener = http::bind(config.metrics.address, config.metrics.port).map_err(RunError::Bind)?;
+    let address = listener.local_addr().map_err(RunError::start("name the listening address"))?;
+    let pages = Pages::new(
+        Exposition::new(&config.node_name, Arc::clone(&metrics), Arc::clone(&telemetry)),
+        Arc::clone(&health),
+        Arc::clone(&telemetry),
+    );
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let server = tokio::spawn(http::serve(listener, Arc::new(pages), until_set(stopped.clone())));
+    let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
+        .map_err(RunError::start("write to standard output"))?;
+
+    let (plan, loaded) = attach(config.ring_buffer_bytes)?;
+    let (events, counters, hooks, programs) = loaded.into_parts();
+    announce_hooks(&hooks, &telemetry);
+    health.set_attached(true);
+    health.set_names_known();
+    info!(%address, node = config.node_name, "Watching for OOM kills");
+    let counters = Arc::new(counters);
+    telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
+    let pipeline = Pipeline {
+        decoder: decoder(&plan),
+        names: NodeNames { node: config.node_name.clone(), boot: boot_id() },
+        node: own_node(config.names.pod_uid.as_deref()),
+        sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)),
+        metrics,
+        telemetry: Arc::clone(&telemetry),
+        health,
+        assembler: Assembler::default(),
+        audit: open_audit(&counters, &telemetry),
+        audited_incident: 0,
+    };
+    let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
+    let (ended, sinks) =
+        pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;
+    drop(programs);
+    info!(?ended, "Ending");
+    sinks.close(CLOSE_DEADLINE).await;
+    // The server's end has no news: an error of it was one of its start, which would have been seen.
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(CLOSE_DEADLINE, server).await;
+    Ok(())
+}
+
+/// Facts → plan → programs in the kernel. The facts, with 5 MB of BTF, are gone when this returns.
+pub fn attach(ring_buffer_bytes: u32) -> Result<(Plan, Loaded), RunError> {
+    let facts = Facts::probe(&Roots::default());
+    let plan = plan::plan(&facts).map_err(RunError::Plan)?;
+    drop(facts);
+    let loaded = load::load(&plan, ring_buffer_bytes).map_err(RunError::Load)?;
+    Ok((plan, loaded))
+}
+
+/// What decoding needs of the plan.
+pub fn decoder(plan: &Plan) -> Decoder {
+    Decoder {
+        page_size: plan.page_size as u64,
+        // Not known: the error bound is then that of the largest machine that the kernel program sums for.
+        possible_cpus: plan.possible_cpus.unwrap_or(oom_watcher_common::record::CPUS_MAX),
+        swap_is_separate: plan.swap_counter == Some(SwapCounter::Swap),
+        boot_to_wall: boot_to_wall(),
+    }
+}
+
+fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
+    for status in hooks {
+        let hook = status.hook.as_str();
+        for (method, reason) in &status.failures {
+            telemetry.set_hook(hook, method.as_str(), false);
+            info!(hook, method = method.as_str(), reason, "A hook is not attached this way");
+        }
+        match status.attached {
+            Some(method) => telemetry.set_hook(hook, method.as_str(), true),
+            None => warn!(hook, costs = status.hook.costs(), "A hook is not attached"),
+        }
+    }
+}
+
+fn reading(counters: Arc<Counters>) -> impl Fn() -> KernelCounters + Send + Sync + 'static {
+    move || counters.read().unwrap_or_default()
+}
+
+fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
+    match audit::kernel_kills(Path::new("/proc")) {
+        Ok(kernel) => {
+            let audit = Audit::new(kernel, &counters.read().unwrap_or_default());
+            telemetry.set_kills_before_start(audit.kills_before_start());
+            Some(audit)
+        }
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "Kills cannot be audited");
+            None
+        }
+    }
+}
+
+/// Where this node begins in the cgroup tree, from the agent's own path. Inside a private cgroup namespace that path is not
+/// the kernel's, and the agent is taken to be on the machine itself.
+fn own_node(pod_uid: Option<&str>) -> Node {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = text
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .find(|(controllers, _)| controllers.is_empty() || controllers.split(',').any(|name| name == "memory"))
+        .map_or("/", |(_, path)| path);
+    let segments: Vec<&str> = std::iter::once("").chain(path.split('/').filter(|name| !name.is_empty())).collect();
+    Node::from_own(&segments, pod_uid)
+}
+
+/// The first part of the boot's id; all-zero where it cannot be read.
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.split('-').next().filter(|part| part.len() == 8).unwrap_or("00000000").to_owned()
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+pub fn asked_to_stop() -> Result<impl Future<Output = ()>, RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::start("listen for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::start("listen for SIGINT"))?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn until_set(mut flag: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is an end too.
+    let _ = flag.wait_for(|set| *set).await;
+}
