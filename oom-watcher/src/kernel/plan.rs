@@ -18,7 +18,7 @@ use super::btf::{ArgKind, Btf, BtfError};
 use super::facts::{BtfUnavailable, Facts, Lockdown, MemoryCgroup};
 
 /// Why nothing certain can be reported on this machine, with the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PlanError {
     /// Without it neither the form of `mark_victim` nor any offset is known, and a guess would report a pointer as a pid.
     #[error(
