@@ -12,20 +12,22 @@ use crate::{
 };
 
 /// Runs what the command line asks for; an error goes to standard error with all its causes.
-pub fn execute(cli: Cli) -> ExitCode {
-    let outcome = match cli.command {
+pub fn execute(cli: &Cli) -> ExitCode {
+    // What this machine gives is for a person unless asked otherwise, also in a pipe.
+    let json = cli.options.output.as_deref() == Some("json");
+    let outcome = match &cli.command {
         Some(Command::Completions { shell }) => {
-            cli::write_completions(shell, &mut io::stdout());
+            cli::write_completions(*shell, &mut io::stdout());
             return ExitCode::SUCCESS;
         }
         Some(Command::DrillVictim) => return drill::victim(),
-        Some(Command::Check) => configure(&cli).and_then(|config| check::check(&config).map_err(Into::into)),
-        Some(Command::Drill { ref timeout }) => configure(&cli).and_then(|config| {
+        Some(Command::Check) => configure(cli).and_then(|config| check::check(&config, json).map_err(Into::into)),
+        Some(Command::Drill { timeout }) => configure(cli).and_then(|config| {
             let timeout = config::drill_timeout(timeout)?;
             drill::drill(&config, timeout)?;
             Ok(ExitCode::SUCCESS)
         }),
-        None => configure(&cli).and_then(|config| {
+        None => configure(cli).and_then(|config| {
             run::run(&config)?;
             Ok(ExitCode::SUCCESS)
         }),
@@ -45,7 +47,7 @@ fn configure(cli: &Cli) -> Result<Config, Box<dyn Error>> {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -6,5 +6,5 @@ use clap::Parser as _;
 use oom_watcher::{cli::Cli, command};
 
 fn main() -> ExitCode {
-    command::execute(Cli::parse())
+    command::execute(&Cli::parse())
 }
