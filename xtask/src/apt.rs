@@ -26,6 +26,7 @@ pub(crate) struct Suite {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
+    pub(crate) depends: Vec<String>,
 }
 
 impl Suite {
@@ -38,7 +39,8 @@ impl Suite {
         let line = format!("deb [signed-by={KEYRING}] {} {name} main\n", mirror(name)?);
         fs::write(root.join("sources.list"), line).with_context(|| format!("cannot write below {}", root.display()))?;
         let suite = Self { root, name: name.to_owned(), arch };
-        process::run(suite.apt("apt-get").args(["-qq", "update"]))
+        eprintln!("fetching the index of Debian {name} for {arch}");
+        process::output(suite.apt("apt-get").args(["-qq", "update"]))
             .with_context(|| format!("cannot fetch the index of Debian {name} for {arch}"))?;
         Ok(suite)
     }
@@ -54,7 +56,8 @@ impl Suite {
     pub(crate) fn download(&self, package: &Package, folder: &Path) -> Result<PathBuf> {
         let wanted = format!("{}={}", package.name, package.version);
         let empty = paths::make(&folder.join(format!("{}.partial", package.name)))?;
-        process::run(self.apt("apt-get").args(["-qq", "download", &wanted]).current_dir(&empty))?;
+        eprintln!("downloading {wanted} for {}", self.arch);
+        process::output(self.apt("apt-get").args(["-qq", "download", &wanted]).current_dir(&empty))?;
         let mut files = fs::read_dir(&empty).with_context(|| format!("cannot list {}", empty.display()))?;
         let Some(file) = files.next() else { bail!("apt-get downloaded nothing for {wanted}") };
         let file = file.with_context(|| format!("cannot list {}", empty.display()))?;
@@ -76,6 +79,8 @@ impl Suite {
             format!("APT::Architecture={}", self.arch),
             format!("APT::Architectures={}", self.arch),
             "Acquire::Languages=none".to_owned(),
+            // Without it a mirror that is out of reach is a success.
+            "APT::Update::Error-Mode=any".to_owned(),
             // A suite whose support has ended is not signed anew; what it says no longer changes.
             "Acquire::Check-Valid-Until=false".to_owned(),
             // The cache is in the user's home, where apt's own unprivileged user may not write.
@@ -99,7 +104,9 @@ fn mirror(suite: &str) -> Result<String> {
 fn parse(name: &str, stanza: &str) -> Result<Package> {
     let field = |field: &str| stanza.lines().find_map(|line| line.strip_prefix(field));
     let version = field("Version: ").with_context(|| format!("no version in the stanza of {name}"))?;
-    Ok(Package { name: name.to_owned(), version: version.to_owned() })
+    let depends = field("Depends: ").unwrap_or_default().split(", ");
+    let depends = depends.filter_map(|one| one.split_whitespace().next()).map(str::to_owned).collect();
+    Ok(Package { name: name.to_owned(), version: version.to_owned(), depends })
 }
 
 #[cfg(test)]
@@ -114,6 +121,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(package.version, "6.1.176-1");
+        assert_eq!(package.depends, ["linux-image-6.1.0-50-cloud-amd64", "kmod"]);
     }
 
     #[test]

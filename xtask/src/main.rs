@@ -9,6 +9,9 @@ mod ebpf_object;
 mod paths;
 mod process;
 mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -26,11 +29,24 @@ enum Task {
     Toolchain,
     /// Builds the kernel program and writes the committed object
     BuildEbpf(ebpf::Options),
+    /// Runs the kernel suite in guests with other kernels
+    Vm(vm::Options),
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    match task {
         Task::Toolchain => toolchain::provide(),
-        Task::BuildEbpf(options) => ebpf::build(&options),
+        Task::BuildEbpf(options) => ebpf::build(options),
+        Task::Vm(options) => vm::run(options),
     }
 }

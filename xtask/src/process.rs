@@ -4,10 +4,11 @@
 
 use std::{
     ffi::OsStr,
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// The command as a person would type it, without its environment.
 pub(crate) fn shown(command: &Command) -> String {
@@ -35,22 +36,31 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(stdout).with_context(|| format!("`{}` wrote something that is not UTF-8", shown(command)))
 }
 
-/// Runs `producer | consumer`.
-pub(crate) fn pipe(producer: &mut Command, consumer: &mut Command) -> Result<()> {
-    let mut first =
-        producer.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{}`", shown(producer)))?;
-    let stdout = first.stdout.take().context("the producer has no standard output")?;
-    let result = output(consumer.stdin(stdout));
-    let status = first.wait().with_context(|| format!("cannot wait for `{}`", shown(producer)))?;
-    result?;
-    if !status.success() {
-        bail!("`{}` failed: {status}", shown(producer));
-    }
-    Ok(())
+/// Runs `producer | consumer`, the consumer by one of the functions above.
+pub(crate) fn pipe<T>(
+    producer: &mut Command,
+    consumer: &mut Command,
+    consume: fn(&mut Command) -> Result<T>,
+) -> Result<T> {
+    let spawned = producer.stdout(Stdio::piped()).spawn();
+    let mut child = spawned.with_context(|| format!("cannot start `{}`", shown(producer)))?;
+    let stdout = child.stdout.take().context("the producer has no standard output")?;
+    let result = consume(consumer.stdin(stdout));
+    let status = child.wait().with_context(|| format!("cannot wait for `{}`", shown(producer)))?;
+    let result = result?;
+    ensure!(status.success(), "`{}` failed: {status}", shown(producer));
+    Ok(result)
 }
 
 /// Whether `program` is on the search path.
 pub(crate) fn found(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// SHA-256 of a file in hexadecimal, by coreutils.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
+    let text = output(Command::new("sha256sum").arg("--").arg(file))?;
+    let sum = text.split_whitespace().next().with_context(|| format!("no sum for {}", file.display()))?;
+    Ok(sum.to_owned())
 }

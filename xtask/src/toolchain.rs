@@ -122,7 +122,7 @@ impl Nightly {
         self.install_source(|folder| {
             let mut unpack = Command::new("tar");
             unpack.args(["-x", "--strip-components=4", "--wildcards", "./usr/src/rustc-*/library", "-C"]).arg(folder);
-            process::pipe(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file), &mut unpack)
+            process::pipe(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file), &mut unpack, process::run)
         })
     }
 
