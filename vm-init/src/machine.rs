@@ -90,6 +90,8 @@ pub(crate) fn print_kernel_log() {
     let mut record = [0; 8192];
     while let Ok(length) = log.read(&mut record) {
         let text = String::from_utf8_lossy(&record[..length]);
-        println!("kmsg: {}", text.split_once(';').map_or(&*text, |(_, line)| line).trim_end());
+        let line = text.split_once(';').map_or(&*text, |(_, rest)| rest);
+        // The lines after the first are the device that it is about.
+        println!("kmsg: {}", line.lines().next().unwrap_or_default());
     }
 }
