@@ -1,4 +1,52 @@
-//! Everything that a developer or CI runs.
-fn main() -> anyhow::Result<()> {
-    Ok(())
+//! Everything that a developer or CI runs. Each command says what it does and leaves the machine as it was where it can.
+
+#![forbid(unsafe_code)]
+
+mod apt;
+mod bpf_linker;
+mod ebpf;
+mod ebpf_object;
+mod paths;
+mod process;
+mod toolchain;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Provides the pinned nightly and bpf-linker that build-ebpf and the arm64 build need
+    Toolchain,
+    /// Builds the kernel program and writes the committed object
+    BuildEbpf(ebpf::Options),
+    /// Runs the kernel suite in guests with other kernels
+    Vm(vm::Options),
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    match task {
+        Task::Toolchain => toolchain::provide(),
+        Task::BuildEbpf(options) => ebpf::build(options),
+        Task::Vm(options) => vm::run(options),
+    }
 }

@@ -1,0 +1,66 @@
+//! Running other programs: every command is shown before it runs, and a failure names the command.
+//!
+//! Knows nothing of what the commands are for.
+
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// The command as a person would type it, without its environment.
+pub(crate) fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs `command` with this program's own output, and fails when it does.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    eprintln!("$ {}", shown(command));
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Standard output of `command`; its standard error is part of the error when it fails.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let Output { status, stdout, stderr } =
+        command.output().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}\n{}", shown(command), String::from_utf8_lossy(&stderr).trim_end());
+    }
+    String::from_utf8(stdout).with_context(|| format!("`{}` wrote something that is not UTF-8", shown(command)))
+}
+
+/// Runs `producer | consumer`, the consumer by one of the functions above.
+pub(crate) fn pipe<T>(
+    producer: &mut Command,
+    consumer: &mut Command,
+    consume: fn(&mut Command) -> Result<T>,
+) -> Result<T> {
+    let spawned = producer.stdout(Stdio::piped()).spawn();
+    let mut child = spawned.with_context(|| format!("cannot start `{}`", shown(producer)))?;
+    let stdout = child.stdout.take().context("the producer has no standard output")?;
+    let result = consume(consumer.stdin(stdout));
+    let status = child.wait().with_context(|| format!("cannot wait for `{}`", shown(producer)))?;
+    let result = result?;
+    ensure!(status.success(), "`{}` failed: {status}", shown(producer));
+    Ok(result)
+}
+
+/// Whether `program` is on the search path.
+pub(crate) fn found(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// SHA-256 of a file in hexadecimal, by coreutils.
+pub(crate) fn sha256(file: &Path) -> Result<String> {
+    let text = output(Command::new("sha256sum").arg("--").arg(file))?;
+    let sum = text.split_whitespace().next().with_context(|| format!("no sum for {}", file.display()))?;
+    Ok(sum.to_owned())
+}

@@ -1,0 +1,148 @@
+//! The pinned compiler of the kernel program, and of cross builds where the stable one has no target for it.
+//!
+//! The bytes of the committed object depend on these pins, so they are here and nowhere else. A user's build needs none
+//! of this. What is already there is used; nothing is installed twice.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{apt, bpf_linker, paths, process};
+
+/// The nightly by the name that rustup's servers know it by.
+const NIGHTLY: &str = "nightly-2026-05-20";
+/// The commit date that `rustc -Vv` prints for it: an installed nightly of any name with this date is the same compiler.
+const COMMIT_DATE: &str = "2026-05-19";
+/// The release whose standard library source stands in for the nightly's own: it branched off three days later.
+const SOURCE_RELEASE: &str = "1.97";
+/// An archive of that source (`library/` at its top), for machines that reach no server of rustup.
+const SOURCE_ARCHIVE: &str = "OOM_WATCHER_RUST_SRC";
+
+/// The pinned nightly, installed, with the source of its standard library.
+pub(crate) struct Nightly {
+    name: String,
+    sysroot: PathBuf,
+}
+
+impl Nightly {
+    /// Finds the compiler, or installs what is missing, saying what it does.
+    pub(crate) fn provide() -> Result<Self> {
+        ensure!(process::found("rustup"), "rustup is not on the search path: install it from https://rustup.rs");
+        let nightly = if let Some(nightly) = Self::installed()? {
+            nightly
+        } else {
+            eprintln!("no nightly of {COMMIT_DATE} is installed: asking rustup for {NIGHTLY}");
+            let install = ["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"];
+            process::run(Command::new("rustup").args(install)).with_context(|| {
+                format!(
+                    "{NIGHTLY} is needed: install it where rustup's servers are in reach, or any nightly of that day"
+                )
+            })?;
+            Self::installed()?
+                .with_context(|| format!("rustup installed {NIGHTLY}, but no nightly of {COMMIT_DATE}"))?
+        };
+        nightly.provide_source()?;
+        Ok(nightly)
+    }
+
+    /// Cargo of this toolchain, free of the flags and the toolchain of the cargo that started this program.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = Command::new("rustup");
+        command.args(["run", &self.name, "cargo"]);
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// The name that rustup has it under.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder with the compiler's own LLVM.
+    pub(crate) fn lib(&self) -> PathBuf {
+        self.sysroot.join("lib")
+    }
+
+    fn installed() -> Result<Option<Self>> {
+        let names = process::output(Command::new("rustup").args(["toolchain", "list", "--quiet"]))?;
+        for name in names.lines().filter(|name| name.starts_with("nightly")) {
+            let rustc =
+                |argument: &[&str]| process::output(Command::new("rustup").args(["run", name, "rustc"]).args(argument));
+            if rustc(&["-Vv"])?.lines().any(|line| line.strip_prefix("commit-date: ") == Some(COMMIT_DATE)) {
+                let sysroot = rustc(&["--print", "sysroot"])?;
+                return Ok(Some(Self { name: name.to_owned(), sysroot: sysroot.trim_end().into() }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.sysroot.join("lib/rustlib/src/rust")
+    }
+
+    /// The source of the standard library: from rustup, from the archive that the environment names, or from Debian.
+    fn provide_source(&self) -> Result<()> {
+        if self.source().join("library/core/src/lib.rs").is_file() {
+            return Ok(());
+        }
+        eprintln!("{} has no rust-src", self.name);
+        if let Some(archive) = env::var_os(SOURCE_ARCHIVE) {
+            return self.unpack_archive(Path::new(&archive));
+        }
+        let add = ["component", "add", "rust-src", "--toolchain", &self.name];
+        let Err(error) = process::run(Command::new("rustup").args(add)) else { return Ok(()) };
+        eprintln!("{error:#}: trying Debian's package rust-src instead");
+        self.unpack_debian().with_context(|| {
+            format!(
+                "rust-src for {} is neither at rustup's servers nor in Debian; {SOURCE_ARCHIVE} may name an archive",
+                self.name
+            )
+        })
+    }
+
+    fn unpack_archive(&self, archive: &Path) -> Result<()> {
+        ensure!(archive.is_file(), "{SOURCE_ARCHIVE} names {}, which is not a file", archive.display());
+        self.install_source(|folder| process::run(Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(folder)))
+    }
+
+    fn unpack_debian(&self) -> Result<()> {
+        ensure!(process::found("apt-get"), "this machine has no apt-get");
+        let suite = apt::Suite::open("sid", "amd64")?;
+        let package = suite.newest("rust-src")?;
+        if !package.version.starts_with(SOURCE_RELEASE) {
+            bail!("Debian's rust-src is {} by now, not {SOURCE_RELEASE}", package.version);
+        }
+        let file = suite.download(&package, &paths::cache("rust-src")?)?;
+        self.install_source(|folder| {
+            let mut unpack = Command::new("tar");
+            unpack.args(["-x", "--strip-components=4", "--wildcards", "./usr/src/rustc-*/library", "-C"]).arg(folder);
+            process::pipe(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file), &mut unpack, process::run)
+        })
+    }
+
+    /// Lets `unpack` fill a folder beside the final one, then moves it there: an interrupted run leaves no half of it.
+    fn install_source(&self, unpack: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let library = self.source().join("library");
+        let partial = paths::make(&self.source().join("partial"))?;
+        unpack(&partial)?;
+        fs::rename(partial.join("library"), &library).with_context(|| format!("cannot make {}", library.display()))?;
+        fs::remove_dir(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        eprintln!("unpacked rust-src to {}", library.display());
+        Ok(())
+    }
+}
+
+/// `cargo xtask toolchain`: everything that `build-ebpf` and the arm64 build need.
+pub(crate) fn provide() -> Result<()> {
+    let nightly = Nightly::provide()?;
+    let linker = bpf_linker::provide(&nightly)?;
+    println!("nightly     {} ({})", nightly.name, nightly.sysroot.display());
+    println!("bpf-linker  {}", linker.display());
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask vm`: the kernel suite in guests with other kernels.
+//!
+//! This file knows the order of the work; what a kernel is, how a guest is filled and how its console is read are each
+//! one of its modules. A guest that fails stops no other, and all failures are reported together.
+
+mod guest;
+mod initramfs;
+mod kernels;
+mod qemu;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::kernels::{Arch, Image, Kernel};
+use crate::paths;
+
+/// Which guests are run, and what runs in them.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Keys of kernels, separated by commas; without --arch those of amd64
+    #[arg(long, value_delimiter = ',', required_unless_present_any = ["all", "list"])]
+    kernels: Vec<String>,
+    /// Architecture of the kernels that --kernels names
+    #[arg(long, value_enum, default_value_t = Arch::Amd64)]
+    arch: Arch,
+    /// Every kernel of both architectures
+    #[arg(long, conflicts_with_all = ["kernels", "arch"])]
+    all: bool,
+    /// Show the kernels and where they come from
+    #[arg(long)]
+    list: bool,
+    /// Guests at the same time; each has two virtual processors
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: u8,
+    /// Run only the tests whose name contains this; may be given more than once
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Memory hierarchy of cgroup version 1, which Debian's kernels have up to 6.1
+    #[arg(long)]
+    cgroup_v1: bool,
+    /// Seconds after which a guest is ended as hung
+    #[arg(long, default_value_t = 900)]
+    time_limit: u64,
+}
+
+/// One guest that is ready to start.
+struct Job {
+    kernel: &'static Kernel,
+    image: Image,
+    initramfs: PathBuf,
+}
+
+/// `cargo xtask vm`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.list {
+        for kernel in kernels::ALL {
+            println!("{:<24} Debian {}", kernel.name(), kernel.suite);
+        }
+        return Ok(());
+    }
+    let chosen = choose(options)?;
+    let mut failures = Vec::new();
+    let jobs = prepare(&chosen, &mut failures)?;
+    let logs = paths::make(&paths::target().join("vm"))?;
+    failures.extend(run_all(&jobs, options, &logs));
+    if !failures.is_empty() {
+        bail!("{} of {} guests failed:\n\n{}", failures.len(), chosen.len(), failures.join("\n\n"));
+    }
+    println!("{} guests passed; their consoles are in {}", chosen.len(), logs.display());
+    Ok(())
+}
+
+fn choose(options: &Options) -> Result<Vec<&'static Kernel>> {
+    if options.all {
+        return Ok(kernels::ALL.iter().collect());
+    }
+    options.kernels.iter().map(|key| kernels::find(key, options.arch)).collect()
+}
+
+/// Gets every kernel, and builds for each architecture once. A kernel that cannot be got is a failure of that guest.
+fn prepare(chosen: &[&'static Kernel], failures: &mut Vec<String>) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for arch in [Arch::Amd64, Arch::Arm64] {
+        let kernels = chosen.iter().filter(|kernel| kernel.arch == arch);
+        let mut images = Vec::new();
+        for kernel in kernels {
+            match kernel.provide() {
+                Ok(image) => images.push((*kernel, image)),
+                Err(error) => failures.push(format!("{}: {error:#}", kernel.name())),
+            }
+        }
+        if images.is_empty() {
+            continue;
+        }
+        let binaries = guest::build(arch)?;
+        let initramfs = paths::target().join("vm").join(format!("initramfs-{arch}.cpio"));
+        initramfs::write(&initramfs, &binaries)?;
+        jobs.extend(images.into_iter().map(|(kernel, image)| Job { kernel, image, initramfs: initramfs.clone() }));
+    }
+    Ok(jobs)
+}
+
+/// Runs the guests, as many at a time as the options say, and gives the failures in the order of the jobs.
+fn run_all(jobs: &[Job], options: &Options, logs: &Path) -> Vec<String> {
+    let next = Mutex::new(jobs.iter().enumerate());
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                loop {
+                    let Some((index, job)) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { break };
+                    if let Err(failure) = run_one(job, options, logs) {
+                        failures.lock().unwrap_or_else(PoisonError::into_inner).push((index, format!("{failure:#}")));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.sort();
+    failures.into_iter().map(|(_, failure)| failure).collect()
+}
+
+fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
+    let name = job.kernel.name();
+    println!("{name}: starting {}", job.image.version);
+    let started = Instant::now();
+    let guest = qemu::Guest {
+        arch: job.kernel.arch,
+        kernel: &job.image.file,
+        initramfs: &job.initramfs,
+        cgroup_v1: options.cgroup_v1,
+        arguments: &options.filter,
+        time_limit: Duration::from_secs(options.time_limit),
+    };
+    let log = logs.join(format!("{name}.log"));
+    let outcome = guest.run(&log)?;
+    let results = logs.join(format!("{name}.jsonl"));
+    fs::write(&results, outcome.results()).with_context(|| format!("cannot write {}", results.display()))?;
+    let version = &job.image.version;
+    if let Err(error) = outcome.verdict() {
+        bail!("{name} ({version}): {error:#}\n  console in {}, its end:\n{}", log.display(), outcome.tail());
+    }
+    println!("{name}: passed on {version} in {:.1} s{}", started.elapsed().as_secs_f32(), outcome.test_result());
+    Ok(())
+}
