@@ -1,0 +1,138 @@
+//! Memory cgroups of the suite's own, on v1 and v2, removed when dropped.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Where memory cgroups are, and of which version.
+pub(crate) struct Hierarchy {
+    pub(crate) mount: PathBuf,
+    pub(crate) v2: bool,
+}
+
+/// This machine's.
+pub(crate) fn hierarchy() -> Hierarchy {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts are listed");
+    let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for mount in mounts.lines().map(fields) {
+        if mount[2] == "cgroup" && mount[3].split(',').any(|option| option == "memory") {
+            return Hierarchy { mount: PathBuf::from(&mount[1]), v2: false };
+        }
+    }
+    for mount in mounts.lines().map(fields).filter(|mount| mount[2] == "cgroup2") {
+        let mount = PathBuf::from(&mount[1]);
+        let controllers = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+        if controllers.split_whitespace().any(|name| name == "memory") {
+            return Hierarchy { mount, v2: true };
+        }
+    }
+    panic!("no memory cgroup hierarchy is mounted");
+}
+
+/// cgroup v2; the reason why a scenario is not for v1.
+pub(crate) fn v2() -> Result<(), String> {
+    if hierarchy().v2 { Ok(()) } else { Err("memory cgroups are v1 here".to_owned()) }
+}
+
+/// One cgroup.
+pub(crate) struct Cgroup {
+    directory: PathBuf,
+    path: String,
+    v2: bool,
+}
+
+impl Cgroup {
+    /// A new one below the root.
+    #[track_caller]
+    pub(crate) fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let Hierarchy { mount, v2 } = hierarchy();
+        if v2 {
+            delegate(&mount);
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("oom-test-{}-{number}-{name}", std::process::id());
+        Self::make(mount.join(&name), format!("/{name}"), v2)
+    }
+
+    /// A new one below this one.
+    #[track_caller]
+    pub(crate) fn child(&self, name: &str) -> Self {
+        if self.v2 {
+            delegate(&self.directory);
+        }
+        Self::make(self.directory.join(name), format!("{}/{name}", self.path), self.v2)
+    }
+
+    #[track_caller]
+    fn make(directory: PathBuf, path: String, v2: bool) -> Self {
+        fs::create_dir(&directory).unwrap_or_else(|error| panic!("cannot create {}: {error}", directory.display()));
+        Self { directory, path, v2 }
+    }
+
+    /// The path as the kernel has it.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The directory's inode number, which is the cgroup's id.
+    pub(crate) fn id(&self) -> u64 {
+        fs::metadata(&self.directory).expect("the cgroup is there").ino()
+    }
+
+    /// Limits memory, and takes away swap, so that the limit is what counts.
+    #[track_caller]
+    pub(crate) fn limit(&self, bytes: u64) {
+        self.write(if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }, &bytes.to_string());
+        let (swap, none) =
+            if self.v2 { ("memory.swap.max", "0".to_owned()) } else { ("memory.memsw.limit_in_bytes", bytes.to_string()) };
+        if self.directory.join(swap).exists() {
+            self.write(swap, &none);
+        }
+    }
+
+    /// Writes a file of the cgroup.
+    #[track_caller]
+    pub(crate) fn write(&self, file: &str, value: &str) {
+        let file = self.directory.join(file);
+        fs::write(&file, value).unwrap_or_else(|error| panic!("cannot write {value} to {}: {error}", file.display()));
+    }
+
+    /// Moves a process in.
+    #[track_caller]
+    pub(crate) fn admit(&self, pid: u32) {
+        self.write("cgroup.procs", &pid.to_string());
+    }
+
+    /// Kills that the cgroup counts, as memory.events (v2) or memory.oom_control (v1) has them.
+    #[track_caller]
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let file = self.directory.join(if self.v2 { "memory.events" } else { "memory.oom_control" });
+        let text = fs::read_to_string(&file).expect("the kernel counts kills");
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("a line oom_kill");
+        line.trim().parse().expect("a number")
+    }
+}
+
+/// Turns the memory controller on for the children of a directory.
+fn delegate(directory: &Path) {
+    fs::write(directory.join("cgroup.subtree_control"), "+memory").expect("the memory controller can be delegated");
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = fs::remove_dir(&self.directory) {
+            if Instant::now() > deadline {
+                println!("cannot remove {}: {error}", self.directory.display());
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

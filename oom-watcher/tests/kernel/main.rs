@@ -1,0 +1,64 @@
+//! The kernel suite: real OOM kills, and what the real watcher says of them.
+//!
+//! It runs as root, on this machine or as the suite of a test guest, against the agent's binary as a user runs it: kills are
+//! made in memory-limited cgroups of its own, events are read from standard output, counters from /metrics. A scenario that
+//! a machine cannot have (no cgroup v2, not a guest) is printed with its reason and counted apart, never passed.
+//!
+//! Without arguments all scenarios run; arguments are parts of names. Plain `cargo test` does not run it: it needs root.
+
+mod cgroup;
+mod hog;
+mod machine;
+mod odd;
+mod scenario;
+mod victims;
+mod watcher;
+mod world;
+
+use std::{panic::AssertUnwindSafe, process::ExitCode};
+
+use scenario::{Outcome, Scenario};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == hog::WORD) {
+        return hog::main(&arguments[1..]);
+    }
+    let scenarios: Vec<Scenario> = [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS].concat();
+    let chosen: Vec<&Scenario> = scenarios
+        .iter()
+        .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))
+        .collect();
+    machine::describe();
+    let (mut passed, mut failed, mut impossible) = (0, Vec::new(), 0);
+    for scenario in chosen {
+        match run(scenario) {
+            Outcome::Passed => passed += 1,
+            Outcome::Impossible(reason) => {
+                impossible += 1;
+                println!("scenario {} is not possible here: {reason}", scenario.name);
+            }
+            Outcome::Failed => failed.push(scenario.name),
+        }
+    }
+    println!("{passed} passed, {} failed, {impossible} not possible here", failed.len());
+    if failed.is_empty() && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        println!("failed: {}", failed.join(", "));
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs one scenario; its panic is its failure.
+fn run(scenario: &Scenario) -> Outcome {
+    let outcome = match (scenario.possible)() {
+        Err(reason) => Outcome::Impossible(reason),
+        Ok(()) => match std::panic::catch_unwind(AssertUnwindSafe(scenario.run)) {
+            Ok(()) => Outcome::Passed,
+            Err(_) => Outcome::Failed,
+        },
+    };
+    machine::result(scenario.name, &outcome);
+    outcome
+}

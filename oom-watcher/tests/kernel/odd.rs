@@ -1,0 +1,141 @@
+//! What looks like a kill and is none, and what fills memory without being anybody's.
+
+use std::{thread, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    cgroup::Cgroup,
+    hog::Hog,
+    machine,
+    scenario::{Scenario, anywhere},
+    watcher::{Watcher, number, text},
+};
+
+const MIB: u64 = 1 << 20;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "a-file-in-memory", possible: anywhere, run: a_file_in_memory },
+    Scenario { name: "already-exiting", possible: anywhere, run: already_exiting },
+    Scenario { name: "nobody-can-be-killed", possible: protection, run: nobody_can_be_killed },
+    Scenario { name: "nothing-was-missed", possible: anywhere, run: nothing_was_missed },
+];
+
+/// Whether processes can be protected from the killer here.
+fn protection() -> Result<(), String> {
+    let capabilities = machine::check()["capabilities"].as_array().expect("check lists capabilities");
+    if capabilities.iter().any(|name| name == "CAP_SYS_RESOURCE") {
+        Ok(())
+    } else {
+        Err("a process cannot be protected without CAP_SYS_RESOURCE".to_owned())
+    }
+}
+
+/// Shared memory that no process maps: the victim itself is small.
+fn a_file_in_memory() {
+    let watcher = Watcher::start();
+    let cgroup = Cgroup::new("shmem");
+    cgroup.limit(20 * MIB);
+    let mut hog = Hog::start(&cgroup, &["shmem", "67108864"]);
+    hog.go();
+    hog.must_be_killed();
+    let event = watcher.exactly(1).remove(0);
+    machine::event("a-file-in-memory", &event);
+    assert_eq!(text(&event, "/incident/memcg_path"), cgroup.path());
+    assert!(number(&event, "/victim/anon_rss_bytes") < 4 * MIB, "{event:#}");
+    if let Some(memory) = event.get("memory") {
+        let shmem = memory["shmem_bytes"].as_u64().expect("shared memory");
+        assert!(shmem + 3 * MIB >= 20 * MIB && shmem <= 20 * MIB, "shared memory {shmem}");
+        assert!(memory["file_bytes"].as_u64().expect("page cache") >= shmem, "page cache has shared memory in it");
+    }
+}
+
+/// The largest process is past its exit and only held by a tracer: it is marked, for its memory will come back, and nobody
+/// is killed.
+fn already_exiting() {
+    let watcher = Watcher::start();
+    let before = machine::vmstat_kills();
+    let cgroup = Cgroup::new("exiting");
+    cgroup.limit(20 * MIB);
+    let mut leaving = Hog::start(&cgroup, &["exits", "12582912"]);
+    leaving.go();
+    leaving.wait_until_full();
+    hold_at_exit(leaving.pid());
+    leaving.go();
+    wait_for_exit_stop(leaving.pid());
+    let mut asking = Hog::start(&cgroup, &["anon", "12582912"]);
+    asking.go();
+    asking.wait_until_full();
+    watcher.silent();
+    assert_eq!(machine::vmstat_kills(), before, "the kernel killed nobody");
+    assert!(watcher.metric("oom_watcher_marks_without_kill_total") >= 1.0);
+    release(leaving.pid());
+}
+
+/// Holds a process at its exit, with its memory, until it is released.
+fn hold_at_exit(pid: u32) {
+    let options = libc::PTRACE_O_TRACEEXIT as usize as *mut libc::c_void;
+    // SAFETY: the request takes no memory of ours: the address is null and the options go by value.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid as libc::pid_t, std::ptr::null_mut::<libc::c_void>(), options) };
+    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+fn wait_for_exit_stop(pid: u32) {
+    let mut status = 0;
+    // SAFETY: the status is ours to be written.
+    let waited = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::__WALL) };
+    assert_eq!(waited, pid as libc::pid_t);
+    assert!(libc::WIFSTOPPED(status), "it stops at its exit: {status:#x}");
+}
+
+fn release(pid: u32) {
+    // SAFETY: the request takes no memory of ours.
+    let result = unsafe {
+        libc::ptrace(
+            libc::PTRACE_CONT,
+            pid as libc::pid_t,
+            std::ptr::null_mut::<libc::c_void>(),
+            std::ptr::null_mut::<libc::c_void>(),
+        )
+    };
+    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+/// The only process is protected: the killer is called again and again, finds nobody, and nothing is reported as a kill.
+fn nobody_can_be_killed() {
+    let watcher = Watcher::start();
+    let before = machine::vmstat_kills();
+    let cgroup = Cgroup::new("protected");
+    cgroup.limit(20 * MIB);
+    let mut hog = Hog::start(&cgroup, &["anon", "67108864", "-1000"]);
+    hog.go();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(watcher.rest(), Vec::<Value>::new());
+    assert_eq!(machine::vmstat_kills(), before);
+    if machine::hook("out_of_memory") {
+        assert!(watcher.metric(r#"oom_watcher_oom_invocations_total{result="no_victim"}"#) >= 1.0);
+    }
+    let pid = Pid::from_raw(hog.pid().cast_signed()).expect("a pid");
+    kill_process(pid, Signal::KILL).expect("it can be ended");
+    hog.must_be_killed();
+    // The kernel may mark it while it dies of our signal; that is no kill either.
+    watcher.silent();
+}
+
+/// After all kinds of kills, the account between the kernel's own count and the watcher's agrees.
+fn nothing_was_missed() {
+    let watcher = Watcher::start();
+    for number in 0..3 {
+        let cgroup = Cgroup::new(&format!("audit{number}"));
+        cgroup.limit(20 * MIB);
+        let mut hog = Hog::start(&cgroup, &["anon", "67108864"]);
+        hog.go();
+        hog.must_be_killed();
+    }
+    assert_eq!(watcher.exactly(3).len(), 3);
+    // A difference counts when it is there at two audits, ten seconds apart.
+    thread::sleep(Duration::from_secs(21));
+    assert!(watcher.metric("oom_watcher_missed_kills_total").abs() < 0.1);
+    assert!(watcher.metric("oom_watcher_kills_before_start") >= 0.0);
+}

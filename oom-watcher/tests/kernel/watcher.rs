@@ -1,0 +1,175 @@
+//! The agent as a user runs it: events from its standard output, counters from its port.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::machine;
+
+/// A guest under software emulation takes seconds to load the programs.
+const START: Duration = Duration::from_secs(90);
+/// How long an event may take. The watcher needs milliseconds; a guest with two emulated CPUs under load may need more.
+const EVENT: Duration = Duration::from_secs(30);
+/// How long it must stay silent for "no more events" to be believed.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// A running watcher; stopped when dropped.
+pub(crate) struct Watcher {
+    child: Child,
+    events: Receiver<Value>,
+    log: Receiver<String>,
+    port: u16,
+}
+
+impl Watcher {
+    /// Starts it and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        let mut child = Command::new(machine::agent())
+            .args(["--output", "json", "--metrics-port", "0", "--metrics-address", "127.0.0.1", "--node-name", "test-node"])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the agent starts");
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        let (event_sender, events) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+                if event_sender.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        let (log_sender, log) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if log_sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut watcher = Self { child, events, log, port: 0 };
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
+    fn wait_for_port(&self) -> u16 {
+        let deadline = Instant::now() + START;
+        let mut seen = Vec::new();
+        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            if let Some(rest) = line.split("address=127.0.0.1:").nth(1) {
+                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                return digits.parse().expect("a port");
+            }
+            seen.push(line);
+        }
+        panic!("the watcher did not start to watch:\n{}", seen.join("\n"));
+    }
+
+    /// The next `count` events, in their order.
+    #[track_caller]
+    pub(crate) fn events(&self, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + EVENT;
+        let mut events = Vec::new();
+        while events.len() < count {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(event) => events.push(event),
+                Err(RecvTimeoutError::Timeout) => panic!("{} events of {count}: {events:#?}", events.len()),
+                Err(RecvTimeoutError::Disconnected) => panic!("the watcher has ended: {:?}", self.log_lines()),
+            }
+        }
+        events
+    }
+
+    /// The next event.
+    #[track_caller]
+    pub(crate) fn event(&self) -> Value {
+        self.events(1).remove(0)
+    }
+
+    /// Exactly these many events, and then silence.
+    #[track_caller]
+    pub(crate) fn exactly(&self, count: usize) -> Vec<Value> {
+        let events = self.events(count);
+        self.silent();
+        events
+    }
+
+    /// Every event until it has been silent for a while.
+    pub(crate) fn rest(&self) -> Vec<Value> {
+        let mut events = Vec::new();
+        while let Ok(event) = self.events.recv_timeout(SILENCE) {
+            events.push(event);
+        }
+        events
+    }
+
+    /// No event comes.
+    #[track_caller]
+    pub(crate) fn silent(&self) {
+        let rest = self.rest();
+        assert!(rest.is_empty(), "events that nobody was killed for: {rest:#?}");
+    }
+
+    /// The value of a sample on /metrics: its name with labels, as it stands there; 0 when it is not there.
+    #[track_caller]
+    pub(crate) fn metric(&self, sample: &str) -> f64 {
+        let page = self.get("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.trim().parse().expect("a number"))
+    }
+
+    /// The body of a page.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the watcher listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("it takes the request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+
+    fn log_lines(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
+    /// Asks it to stop; its last events, and whether it ended well.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> Vec<Value> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "the watcher ended with {status}: {:?}", self.log_lines());
+        self.events.iter().collect()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A number of an event, by JSON pointer.
+#[track_caller]
+pub(crate) fn number(event: &Value, pointer: &str) -> u64 {
+    event.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number {pointer} in {event:#}"))
+}
+
+/// A text of an event, by JSON pointer.
+#[track_caller]
+pub(crate) fn text<'a>(event: &'a Value, pointer: &str) -> &'a str {
+    event.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text {pointer} in {event:#}"))
+}
