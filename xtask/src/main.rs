@@ -4,10 +4,15 @@
 
 mod apt;
 mod bpf_linker;
+mod deny;
+mod deps;
+mod docs;
 mod ebpf;
 mod ebpf_object;
 mod paths;
 mod process;
+mod test;
+mod tidy;
 mod toolchain;
 mod vm;
 
@@ -25,12 +30,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Installs the packages of the system that development needs, or says which
+    Deps,
     /// Provides the pinned nightly and bpf-linker that build-ebpf and the arm64 build need
     Toolchain,
     /// Builds the kernel program and writes the committed object
     BuildEbpf(ebpf::Options),
     /// Runs the kernel suite in guests with other kernels
     Vm(vm::Options),
+    /// Writes the files that are generated from the code
+    Docs(docs::Options),
+    /// Checks the rules of the house that no other tool holds
+    Tidy,
+    /// Checks licences, sources and advisories of the dependencies
+    Deny,
+    /// Runs every check and says what ran, what did not and why
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,8 +60,13 @@ fn main() -> ExitCode {
 
 fn run(task: &Task) -> Result<()> {
     match task {
+        Task::Deps => deps::provide(),
         Task::Toolchain => toolchain::provide(),
         Task::BuildEbpf(options) => ebpf::build(options),
         Task::Vm(options) => vm::run(options),
+        Task::Docs(options) => docs::run(options),
+        Task::Tidy => tidy::run(),
+        Task::Deny => deny::run(),
+        Task::Test(options) => test::run(options),
     }
 }

@@ -64,3 +64,8 @@ pub(crate) fn sha256(file: &Path) -> Result<String> {
     let sum = text.split_whitespace().next().with_context(|| format!("no sum for {}", file.display()))?;
     Ok(sum.to_owned())
 }
+
+/// Whether this program runs as root.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(output(Command::new("id").arg("-u"))?.trim_end() == "0")
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask test`: every check in order, and at the end what ran, what did not and why.
+//!
+//! This file owns the table and the summary; each command is also one that a developer can run alone. A step that fails
+//! stops no other.
+
+mod step;
+
+use std::{env, fs, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::step::{Counts, Need, Outcome, Step};
+use crate::paths;
+
+const GUEST_AMD64: &[Need] = &[Need::Program("qemu-system-x86_64"), Need::Program("apt-get")];
+const GUEST_ARM64: &[Need] =
+    &[Need::Program("qemu-system-aarch64"), Need::Program("apt-get"), Need::Program("aarch64-linux-gnu-gcc")];
+
+/// The cheap ones first: what a reader can repair in a minute is said within one.
+const STEPS: &[Step] = &[
+    step("fmt", &[], &["fmt", "--all", "--check"]),
+    step("tidy", &[], &["xtask", "tidy"]),
+    step("clippy", &[], &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
+    step("test", &[], &["test", "--workspace"]),
+    step("docs", &[], &["xtask", "docs", "--check"]),
+    step("build-ebpf", &[Need::Program("rustup")], &["xtask", "build-ebpf", "--check"]),
+    step("deny", &[], &["xtask", "deny"]),
+    step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
+    step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
+    step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
+];
+
+const fn step(name: &'static str, needs: &'static [Need], cargo: &'static [&'static str]) -> Step {
+    Step { name, needs, cargo }
+}
+
+/// Which steps are run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only what needs neither root nor guests
+    #[arg(long)]
+    quick: bool,
+    /// Only these steps
+    #[arg(value_name = "STEP")]
+    steps: Vec<String>,
+}
+
+/// `cargo xtask test`. With `CI=true`, a step that cannot run is a failure.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let logs = paths::make(&paths::target().join("test-logs"))?;
+    let mut report = Vec::new();
+    for step in choose(options)? {
+        let started = Instant::now();
+        let outcome = if options.quick && step.is_slow() { Outcome::LeftOut } else { step.run(&logs)? };
+        report.push((step.name, outcome, started.elapsed().as_secs()));
+    }
+    let total = report.iter().fold(Counts::default(), |total, (_, outcome, _)| total + outcome.counts(strict()));
+    println!("\n{:<14} {:>6}  outcome", "step", "time");
+    for (name, outcome, seconds) in &report {
+        println!("{name:<14} {seconds:>4} s  {outcome}");
+    }
+    let summary = format!("{} passed, {} failed", total.passed, total.failed);
+    let file = logs.join("summary");
+    fs::write(&file, format!("{summary}\n")).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("\nlogs are in {}\n{summary}", logs.display());
+    if total.failed > 0 {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+fn choose(options: &Options) -> Result<Vec<&'static Step>> {
+    if options.steps.is_empty() {
+        return Ok(STEPS.iter().collect());
+    }
+    let find = |name: &String| {
+        STEPS.iter().find(|step| step.name == name).with_context(|| {
+            let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+            format!("no step {name:?}; there are {}", names.join(", "))
+        })
+    };
+    options.steps.iter().map(find).collect()
+}
+
+fn strict() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true")
+}

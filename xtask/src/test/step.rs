@@ -1,0 +1,201 @@
+//! One step: what it needs, how it is run, and what its output counts.
+
+use std::{
+    env, fmt, fs,
+    io::{self, PipeReader, Read as _, Write as _},
+    ops::Add,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{paths, process};
+
+/// A cargo command with a name.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) needs: &'static [Need],
+    pub(crate) cargo: &'static [&'static str],
+}
+
+/// What a machine may lack.
+pub(crate) enum Need {
+    Root,
+    Program(&'static str),
+}
+
+/// How a step ended.
+pub(crate) enum Outcome {
+    Passed(Counts),
+    Failed(Counts, PathBuf),
+    /// The machine lacks something.
+    NotRun(String),
+    /// The caller did not want it.
+    LeftOut,
+}
+
+/// Tests, where the output counts them; else the step itself is one.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl Step {
+    /// Whether it needs root or guests.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.needs.iter().any(|need| match need {
+            Need::Root => true,
+            Need::Program(name) => name.starts_with("qemu"),
+        })
+    }
+
+    /// Runs the step with its output shown and kept in `logs`.
+    pub(crate) fn run(&self, logs: &Path) -> Result<Outcome> {
+        for need in self.needs {
+            if let Some(reason) = need.unmet()? {
+                println!("\n== {}: not run: {reason}", self.name);
+                return Ok(Outcome::NotRun(reason));
+            }
+        }
+        println!("\n== {}: cargo {}", self.name, self.cargo.join(" "));
+        let log = logs.join(format!("{}.log", self.name));
+        let success = self.run_logged(&log)?;
+        let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let counts = Counts::of(&String::from_utf8_lossy(&text), success);
+        Ok(if success { Outcome::Passed(counts) } else { Outcome::Failed(counts, log) })
+    }
+
+    fn run_logged(&self, log: &Path) -> Result<bool> {
+        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(self.cargo).current_dir(paths::workspace());
+        command.stdout(writer.try_clone().context("cannot share a pipe")?).stderr(writer);
+        let mut child = command.spawn().with_context(|| format!("cannot start `{}`", process::shown(&command)))?;
+        // The command holds the pipe's other end, too: with it open the output would never end.
+        drop(command);
+        let copied = copy_to_both(reader, log);
+        let status = child.wait().context("cannot wait for cargo")?;
+        copied.with_context(|| format!("cannot write {}", log.display()))?;
+        Ok(status.success())
+    }
+}
+
+fn copy_to_both(mut reader: PipeReader, log: &Path) -> io::Result<()> {
+    let mut file = fs::File::create(log)?;
+    let mut buffer = [0; 8192];
+    loop {
+        let length = reader.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(());
+        }
+        file.write_all(&buffer[..length])?;
+        io::stdout().write_all(&buffer[..length])?;
+    }
+}
+
+impl Need {
+    /// Why the need is not met.
+    fn unmet(&self) -> Result<Option<String>> {
+        Ok(match self {
+            Self::Root => (!process::is_root()?).then(|| "it needs root".to_owned()),
+            Self::Program(name) => {
+                (!process::found(name)).then(|| format!("{name} is not installed: run ./scripts/setup-dev.sh"))
+            }
+        })
+    }
+}
+
+impl Outcome {
+    /// What it adds to the total; `strict` makes a step that could not run a failure.
+    pub(crate) fn counts(&self, strict: bool) -> Counts {
+        match self {
+            Self::Passed(counts) | Self::Failed(counts, _) => *counts,
+            Self::NotRun(_) if strict => Counts { passed: 0, failed: 1 },
+            Self::NotRun(_) | Self::LeftOut => Counts::default(),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed(counts) => write!(formatter, "passed ({})", counts.passed),
+            Self::Failed(counts, log) => write!(formatter, "FAILED ({}), see {}", counts.failed, log.display()),
+            Self::NotRun(reason) => write!(formatter, "NOT RUN: {reason}"),
+            Self::LeftOut => formatter.write_str("left out by --quick"),
+        }
+    }
+}
+
+impl Counts {
+    /// Adds up the lines `test result: ok. 9 passed; 0 failed; …` of a log.
+    fn of(log: &str, success: bool) -> Self {
+        let results = log.lines().filter_map(|line| line.split_once("test result: ")).map(|(_, rest)| rest);
+        let tests = results.map(|rest| Self { passed: before(rest, " passed"), failed: before(rest, " failed") });
+        let mut total = tests.fold(Self::default(), Self::add);
+        // A step may fail with all its tests passed, or before any ran.
+        if success && total == Self::default() {
+            total.passed = 1;
+        } else if !success && total.failed == 0 {
+            total.failed = 1;
+        }
+        total
+    }
+}
+
+/// The number in front of `word`.
+fn before(text: &str, word: &str) -> u64 {
+    let number = text.split_once(word).and_then(|(front, _)| front.rsplit(' ').next());
+    number.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+test result: ok. 9 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+6.1-amd64: passed on 6.1.176-1 in 2.2 s, test result: ok. 12 passed; 1 failed; 0 ignored
+";
+
+    #[test]
+    fn tests_are_counted_over_all_lines() {
+        assert_eq!(Counts::of(LOG, false), Counts { passed: 21, failed: 1 });
+    }
+
+    #[test]
+    fn a_step_without_tests_is_one() {
+        assert_eq!(Counts::of("fine", true), Counts { passed: 1, failed: 0 });
+        assert_eq!(Counts::of("error: could not compile", false), Counts { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn a_failed_step_counts_a_failure_though_its_tests_passed() {
+        assert_eq!(Counts::of("test result: ok. 9 passed; 0 failed;", false), Counts { passed: 9, failed: 1 });
+    }
+
+    #[test]
+    fn what_could_not_run_fails_only_where_it_must_run() {
+        let outcome = Outcome::NotRun("it needs root".into());
+        assert_eq!(outcome.counts(false), Counts::default());
+        assert_eq!(outcome.counts(true), Counts { passed: 0, failed: 1 });
+        assert_eq!(Outcome::LeftOut.counts(true), Counts::default());
+    }
+
+    #[test]
+    fn quick_leaves_out_root_and_guests_only() {
+        let slow = |needs| Step { name: "a", needs, cargo: &[] }.is_slow();
+        assert!(slow(&[Need::Root]) && slow(&[Need::Program("qemu-system-x86_64")]));
+        assert!(!slow(&[]) && !slow(&[Need::Program("rustup")]));
+    }
+}
