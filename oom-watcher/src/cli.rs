@@ -1,7 +1,7 @@
 //! The command line as text: flags, environment variables, subcommands and their help.
 //!
 //! Every value is kept as the text that was given; [`crate::config`] turns it into types and names what is wrong. This
-//! module knows nothing of what a value means beyond its help. The table in `docs/configuration.md` is generated from it.
+//! module knows nothing of what a value means beyond its help. `docs/configuration.md` is generated from it.
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -30,22 +30,23 @@ pub mod defaults {
     pub const DRILL_TIMEOUT: &str = "10";
 }
 
+// Each paragraph is one line: the help is wrapped to the terminal.
 const LONG_ABOUT: &str = "\
-Reports every process that the kernel's OOM killer kills on this machine, as it happens: who was killed, in which pod
+Reports every process that the kernel's OOM killer kills on this machine, as it happens: who was killed, in which pod \
 and container, whose limit ran out and who asked for the memory.
 
-One line per kill goes to standard output, the metrics to http://HOST:8080/metrics, the watcher's own log to standard
+One line per kill goes to standard output, the metrics to http://HOST:8080/metrics, the watcher's own log to standard \
 error. Without a command it runs until SIGTERM or SIGINT. It needs the capabilities BPF and PERFMON, or root.";
 
 const AFTER_HELP: &str = "\
-Every flag is an environment variable too (its name in upper case, with underscores); the flag wins, and an empty value
-counts as not given.
+Every flag is an environment variable too (its name in upper case, with underscores); the flag wins, and an empty \
+value counts as not given.
 
 Examples:
   oom-watcher                                 watch, and print a line for each kill
   oom-watcher --output json | jq .victim      one JSON object per kill
   oom-watcher check                           what this machine gives, and what it does not
-  oom-watcher drill                           prove it: have a child killed in a cgroup of its own, and see it reported
+  oom-watcher drill                           prove it: have a child killed, and see it reported
   METRICS_PORT=9090 oom-watcher               the same as --metrics-port 9090";
 
 /// The whole command line.
@@ -56,7 +57,7 @@ Examples:
     about = "Reports every OOM kill of this machine as it happens",
     long_about = LONG_ABOUT,
     after_help = AFTER_HELP,
-    next_line_help = false,
+    disable_help_subcommand = true,
     max_term_width = 120
 )]
 pub struct Cli {
@@ -94,6 +95,9 @@ pub enum Command {
     DrillVictim,
 }
 
+/// The heading of flags about where names come from.
+const NAMES: &str = "Names of containers";
+
 /// The flags of the watcher. Each has an environment variable of the same name.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -128,16 +132,16 @@ pub struct Options {
     pub ring_buffer_size: String,
 
     /// Directory whose links name the node's containers
-    #[arg(long, env, value_name = "DIR", default_value = defaults::CONTAINER_LOG_DIR, help_heading = "Names of containers")]
+    #[arg(long, env, value_name = "DIR", default_value = defaults::CONTAINER_LOG_DIR, help_heading = NAMES)]
     pub container_log_dir: String,
     /// Directory whose subdirectories name the node's pods, such as /var/log/pods [default: not read]
-    #[arg(long, env, value_name = "DIR", help_heading = "Names of containers")]
+    #[arg(long, env, value_name = "DIR", help_heading = NAMES)]
     pub pod_log_dir: Option<String>,
-    /// UID of the pod that the watcher runs in, to tell its node's pods from those of a node inside a pod
-    #[arg(long, env, value_name = "UID", help_heading = "Names of containers")]
+    /// UID of the pod that the watcher runs in, to tell its node's pods from those of a node in a pod [default: not known]
+    #[arg(long, env, value_name = "UID", help_heading = NAMES)]
     pub pod_uid: Option<String>,
     /// Socket of the container runtime, asked for names that the node's files do not give [default: not asked]
-    #[arg(long, env, value_name = "PATH", help_heading = "Names of containers")]
+    #[arg(long, env, value_name = "PATH", help_heading = NAMES)]
     pub cri_socket: Option<String>,
 
     /// Whether the Kubernetes API is asked about pods that had a kill: true or false

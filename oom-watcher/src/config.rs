@@ -12,7 +12,10 @@ use std::{
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Options, defaults};
+use crate::{
+    cli::{Options, defaults},
+    escape::Escaped,
+};
 
 /// Longest node name: that of a Kubernetes object.
 const NAME_MAX_BYTES: usize = 253;
@@ -22,7 +25,7 @@ const RING_BUFFER_MIN_BYTES: u32 = 64 * 1024;
 const RING_BUFFER_MAX_BYTES: u32 = 256 * 1024 * 1024;
 /// One series per family and container has to fit at the least.
 const SERIES_MIN: u64 = 100;
-/// About 200 MB of exposition text.
+/// About 120 MB of exposition text.
 const SERIES_MAX: u64 = 1_000_000;
 /// A week.
 const RETENTION_MAX_SECONDS: u64 = 7 * 24 * 3600;
@@ -48,7 +51,7 @@ impl Surroundings {
         Self {
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             stdout_is_terminal: std::io::IsTerminal::is_terminal(&std::io::stdout()),
-            page_size: u32::try_from(rustix::param::page_size()).unwrap_or(4096),
+            page_size: rustix::param::page_size() as u32,
         }
     }
 }
@@ -309,7 +312,7 @@ impl Setting<'_> {
     fn filter(self) -> Result<String, ConfigError> {
         match EnvFilter::try_new(self.text) {
             Ok(_) => Ok(self.text.to_owned()),
-            Err(error) => Err(self.bad(Expected::Filter { reason: error.to_string() })),
+            Err(error) => Err(self.bad(Expected::Filter { reason: Escaped(&error.to_string()).to_string() })),
         }
     }
 }

@@ -82,7 +82,8 @@ impl Exposition {
         registry
             .sub_registry_with_label((Cow::Borrowed("node"), Cow::Owned(node.to_owned())))
             .register_collector(Box::new(kills) as Box<dyn Collector>);
-        registry.register_collector(Box::new(telemetry));
+        // A registry of its own, because a registry shows what is directly in it first.
+        registry.sub_registry_with_labels(std::iter::empty()).register_collector(Box::new(telemetry));
         Self { registry }
     }
 
@@ -97,4 +98,23 @@ impl Exposition {
 /// Every family, in the order of the documentation.
 pub fn families() -> impl Iterator<Item = &'static Family> {
     metrics::FAMILIES.iter().chain(telemetry::FAMILIES).copied()
+}
+
+/// Each sample of `page` belongs to one of `families` and has exactly its labels, and each family has a sample.
+/// `constant` is a label that the page adds to all of them; it is declared too.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn check_page(families: &[&Family], page: &str, constant: &str) {
+    let mut seen = std::collections::BTreeSet::new();
+    for sample in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels) = sample.split_once(['{', ' ']).unwrap();
+        let family = families.iter().find(|family| family.exported_name() == name);
+        let family = family.unwrap_or_else(|| panic!("{name} is not declared"));
+        let shown: Vec<&str> = labels.split("=\"").map(|text| text.rsplit(['"', ',']).next().unwrap()).collect();
+        assert_eq!(shown[..shown.len() - 1], *family.labels, "{sample}");
+        assert!(constant.is_empty() || family.labels.contains(&constant), "{name}");
+        seen.insert(name.to_owned());
+    }
+    let declared = families.iter().map(|family| family.exported_name()).filter(|name| name != "oom_watcher_build_info");
+    assert_eq!(seen, declared.collect());
 }

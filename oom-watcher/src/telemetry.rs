@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-pub use families::FAMILIES;
+pub use families::{FAMILIES, STAGES, StageRow};
 use oom_watcher_common::counter;
 use prometheus_client::{
     collector::Collector,
@@ -34,32 +34,20 @@ pub type KernelCounters = [u64; counter::COUNT as usize];
 /// A stage that an event passes or is lost at, in the order of the flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Written to the ring buffer by the kernel program; lost: the buffer was full.
+    /// The kernel program's ring buffer.
     RingBuffer,
-    /// Read and decoded; lost: the record was not understood.
+    /// Bytes to facts.
     Decode,
-    /// Attributed, by whatever names were found; lost: the queue of those waiting for a name was full.
+    /// Cgroup paths to names.
     Attribute,
-    /// Handed to the sinks.
+    /// The report.
     Report,
-    /// Written to standard output; lost: it was too slow, or could not be written.
+    /// The line on standard output.
     SinkStdout,
-    /// Counted with its labels; lost: the limit of series was reached.
+    /// The metrics of kills.
     SinkMetrics,
-    /// Sent as an Event to the Kubernetes API; lost: refused, unreachable, or too many.
+    /// The Event of Kubernetes.
     SinkEvent,
-}
-
-impl Stage {
-    const ALL: [(Self, &str); 7] = [
-        (Self::RingBuffer, "ring_buffer"),
-        (Self::Decode, "decode"),
-        (Self::Attribute, "attribute"),
-        (Self::Report, "report"),
-        (Self::SinkStdout, "sink_stdout"),
-        (Self::SinkMetrics, "sink_metrics"),
-        (Self::SinkEvent, "sink_event"),
-    ];
 }
 
 /// Why the HTTP server turned a client away.
@@ -84,8 +72,8 @@ impl HttpRejection {
 /// The agent's own counters and gauges.
 #[derive(Default)]
 pub struct Telemetry {
-    passed: [AtomicU64; Stage::ALL.len()],
-    lost: [AtomicU64; Stage::ALL.len()],
+    passed: [AtomicU64; STAGES.len()],
+    lost: [AtomicU64; STAGES.len()],
     http_rejected: [AtomicU64; HttpRejection::ALL.len()],
     series_refused: AtomicU64,
     series_evicted: AtomicU64,
@@ -184,12 +172,12 @@ impl Telemetry {
 
     fn encode_stages(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = families::EVENTS.describe(page)?;
-        for (stage, label) in Stage::ALL {
-            exposition::counter(&mut family, &[("stage", label)], self.passed(stage))?;
+        for row in &STAGES {
+            exposition::counter(&mut family, &[("stage", row.label)], self.passed(row.stage))?;
         }
         let mut family = families::LOST_EVENTS.describe(page)?;
-        for (stage, label) in Stage::ALL {
-            exposition::counter(&mut family, &[("stage", label)], self.lost(stage))?;
+        for row in &STAGES {
+            exposition::counter(&mut family, &[("stage", row.label)], self.lost(row.stage))?;
         }
         Ok(())
     }

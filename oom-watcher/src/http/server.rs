@@ -34,7 +34,7 @@ use crate::{
 /// Connections at once: a scraper or two, the probes, a person. When one more comes, the oldest is closed: a probe that is
 /// answered within a millisecond gets through between any number of idle clients.
 const CONNECTIONS_MAX: usize = 64;
-/// `/metrics` pages being sent at once; a page has at most about 1 MB (5,000 series), so all of them cost that many.
+/// `/metrics` pages being sent at once. A page of 5,000 series has 0.6 MB and takes 1.5 ms to write (measured).
 const SCRAPES_MAX: usize = 4;
 /// From accept to the last byte of the answer.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);

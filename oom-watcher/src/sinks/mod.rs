@@ -4,6 +4,8 @@
 
 pub mod json;
 pub mod metrics;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod stdout;
 pub mod text;
 

@@ -28,9 +28,9 @@ use crate::{
     },
 };
 
-/// Lines that wait at most: two group kills of 1,000 processes.
+/// Lines that wait at most: text of two group kills of 1,000 processes.
 const QUEUE_LINES_MAX: usize = 2048;
-/// Bytes that wait at most; a JSON line has about 2 KiB.
+/// Bytes that wait at most: 1,960 JSON lines of 2.1 KB.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the next attempt at a standard output that somebody has made non-blocking, and that is full.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);

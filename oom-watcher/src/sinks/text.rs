@@ -18,14 +18,15 @@ pub fn line(report: &OomReport) -> String {
     let time = report.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
     let (who, place, limit) = (Who(&report.victim), Place(report), Limit(&report.incident));
     let mut line = format!("{time} OOM kill: {who} in {place}: {limit}");
-    for part in [figures(&report.victim), trigger(report), company(&report.incident)].into_iter().flatten() {
+    let parts = [figures(&report.victim), trigger(report), company(&report.incident), doubt(&report.victim)];
+    for part in parts.into_iter().flatten() {
         line.push_str("; ");
         line.push_str(&part);
     }
     line
 }
 
-/// A size as a person reads it: three digits and a binary unit.
+/// A size as a person reads it: a binary unit, and one decimal below 100.
 struct Size(u64);
 
 impl Display for Size {
@@ -34,17 +35,18 @@ impl Display for Size {
         if self.0 < 1024 {
             return write!(f, "{} B", self.0);
         }
-        let mut value = self.0 as f64 / 1024.0;
-        let mut unit = UNITS[0];
+        let (mut tenths, mut unit) = (self.0 as f64 / 102.4, UNITS[0]);
         for larger in &UNITS[1..] {
-            if value < 1024.0 {
+            // What would be shown as 1024 is 1 of the next unit.
+            if tenths < 10_235.0 {
                 break;
             }
-            value /= 1024.0;
-            unit = larger;
+            (tenths, unit) = (tenths / 1024.0, larger);
         }
-        let decimals = usize::from(value < 99.95 && value.fract() >= 0.05);
-        write!(f, "{value:.decimals$} {unit}")
+        match tenths.round() as u64 {
+            tenths if tenths < 1000 && tenths % 10 != 0 => write!(f, "{}.{} {unit}", tenths / 10, tenths % 10),
+            _ => write!(f, "{:.0} {unit}", tenths / 10.0),
+        }
     }
 }
 
@@ -153,6 +155,17 @@ fn company(incident: &Incident) -> Option<String> {
         0 | 1 => None,
         2 => Some(format!("killed with 1 other{so_far}")),
         victims => Some(format!("killed with {} others{so_far}", victims - 1)),
+    }
+}
+
+/// Why this may not be what it looks like.
+fn doubt(victim: &Victim) -> Option<String> {
+    if victim.shared_mm {
+        Some("killed for sharing the memory of another victim".to_owned())
+    } else if victim.confirmed {
+        None
+    } else {
+        Some("perhaps it was dying already".to_owned())
     }
 }
 

@@ -2,10 +2,60 @@
 
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
+use super::Stage;
 use crate::{
     exposition::Family,
     report::{AttributionResult, AttributionSource},
 };
+
+/// A value of the label `stage`.
+#[derive(Debug)]
+pub struct StageRow {
+    /// The stage.
+    pub stage: Stage,
+    /// Its label.
+    pub label: &'static str,
+    /// What it means that a kill passed it.
+    pub passed: &'static str,
+    /// What it means that a kill was lost at it.
+    pub lost: &'static str,
+}
+
+/// The stages, in the order of the flow and of [`Stage`].
+pub static STAGES: [StageRow; 7] = [
+    StageRow {
+        stage: Stage::RingBuffer,
+        label: "ring_buffer",
+        passed: "written by the kernel program",
+        lost: "the buffer was full (`--ring-buffer-size`)",
+    },
+    StageRow { stage: Stage::Decode, label: "decode", passed: "read and understood", lost: "not understood" },
+    StageRow {
+        stage: Stage::Attribute,
+        label: "attribute",
+        passed: "attributed, by whatever names were found",
+        lost: "too many waited for a name",
+    },
+    StageRow { stage: Stage::Report, label: "report", passed: "handed to the sinks", lost: "never" },
+    StageRow {
+        stage: Stage::SinkStdout,
+        label: "sink_stdout",
+        passed: "its line was written",
+        lost: "standard output was too slow, full or closed",
+    },
+    StageRow {
+        stage: Stage::SinkMetrics,
+        label: "sink_metrics",
+        passed: "counted in `oom_kills_total`",
+        lost: "`--max-series` left no room; `oom_kills_per_node_total` counts it",
+    },
+    StageRow {
+        stage: Stage::SinkEvent,
+        label: "sink_event",
+        passed: "its Event was created or raised",
+        lost: "refused, unreachable or too many",
+    },
+];
 
 /// All of them, in the order in which they are shown.
 pub static FAMILIES: &[&Family] = &[
@@ -77,12 +127,12 @@ pub(super) static VICTIMS_WITHOUT_TASK: Family =
 pub(super) static LOST_INCIDENTS: Family = counter(
     "oom_watcher_lost_incidents",
     &[],
-    "Ends of incidents that found no room in the ring buffer: their kills are reported, the number of victims may be short.",
+    "Ends of incidents that found no room in the ring buffer: their kills are reported, but perhaps too few victims.",
 );
 pub(super) static OOM_INVOCATIONS: Family = counter(
     "oom_watcher_oom_invocations",
     &["result"],
-    "Calls of the OOM killer seen by the incident hooks. no_victim: nothing could be killed, or a victim was already dying.",
+    "Calls of the OOM killer seen by the incident hooks. no_victim: nothing could be killed, or a victim was dying.",
 );
 pub(super) static MISSED_KILLS: Family = counter(
     "oom_watcher_missed_kills",

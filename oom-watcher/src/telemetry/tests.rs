@@ -1,1 +1,177 @@
-//! Tests.
+use prometheus_client::{encoding::text, registry::Registry};
+
+use super::*;
+use crate::telemetry::events::{HttpClientRejected, SeriesRefused, StdoutAbandoned, StdoutOverflowed};
+
+/// The page, without the lines of HELP (their text is in the documentation) and with the build left out.
+fn page(telemetry: &std::sync::Arc<Telemetry>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(std::sync::Arc::clone(telemetry)));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).unwrap();
+    page.lines().filter(|line| !line.starts_with("# HELP") && !line.contains("_build")).collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn check(telemetry: Telemetry, expected: &str) {
+    assert_eq!(page(&std::sync::Arc::new(telemetry)), expected);
+}
+
+#[test]
+fn everything_exists_at_zero_from_the_start() {
+    check(
+        Telemetry::new(),
+        r#"# TYPE oom_watcher_hook_attached gauge
+# TYPE oom_watcher_events counter
+oom_watcher_events_total{stage="ring_buffer"} 0
+oom_watcher_events_total{stage="decode"} 0
+oom_watcher_events_total{stage="attribute"} 0
+oom_watcher_events_total{stage="report"} 0
+oom_watcher_events_total{stage="sink_stdout"} 0
+oom_watcher_events_total{stage="sink_metrics"} 0
+oom_watcher_events_total{stage="sink_event"} 0
+# TYPE oom_watcher_lost_events counter
+oom_watcher_lost_events_total{stage="ring_buffer"} 0
+oom_watcher_lost_events_total{stage="decode"} 0
+oom_watcher_lost_events_total{stage="attribute"} 0
+oom_watcher_lost_events_total{stage="report"} 0
+oom_watcher_lost_events_total{stage="sink_stdout"} 0
+oom_watcher_lost_events_total{stage="sink_metrics"} 0
+oom_watcher_lost_events_total{stage="sink_event"} 0
+# TYPE oom_watcher_marks counter
+oom_watcher_marks_total 0
+# TYPE oom_watcher_marks_without_kill counter
+oom_watcher_marks_without_kill_total 0
+# TYPE oom_watcher_shared_mm_kills counter
+oom_watcher_shared_mm_kills_total 0
+# TYPE oom_watcher_victims_without_task counter
+oom_watcher_victims_without_task_total 0
+# TYPE oom_watcher_lost_incidents counter
+oom_watcher_lost_incidents_total 0
+# TYPE oom_watcher_oom_invocations counter
+oom_watcher_oom_invocations_total{result="killed"} 0
+oom_watcher_oom_invocations_total{result="no_victim"} 0
+# TYPE oom_watcher_missed_kills counter
+oom_watcher_missed_kills_total 0
+# TYPE oom_watcher_kills_before_start gauge
+# TYPE oom_watcher_attributions counter
+oom_watcher_attributions_total{result="full",source="api"} 0
+oom_watcher_attributions_total{result="full",source="cri"} 0
+oom_watcher_attributions_total{result="full",source="index"} 0
+oom_watcher_attributions_total{result="full",source="rescan"} 0
+oom_watcher_attributions_total{result="full",source="runtime_file"} 0
+oom_watcher_attributions_total{result="host",source="path"} 0
+oom_watcher_attributions_total{result="host",source="runtime_file"} 0
+oom_watcher_attributions_total{result="id",source="path"} 0
+oom_watcher_attributions_total{result="none",source="path"} 0
+oom_watcher_attributions_total{result="pod",source="api"} 0
+oom_watcher_attributions_total{result="pod",source="pod_directory"} 0
+oom_watcher_attributions_total{result="pod",source="sibling"} 0
+# TYPE oom_watcher_series_refused counter
+oom_watcher_series_refused_total 0
+# TYPE oom_watcher_series_evicted counter
+oom_watcher_series_evicted_total 0
+# TYPE oom_watcher_http_rejected counter
+oom_watcher_http_rejected_total{reason="too_many_connections"} 0
+oom_watcher_http_rejected_total{reason="too_many_scrapes"} 0
+oom_watcher_http_rejected_total{reason="timeout"} 0
+# EOF"#,
+    );
+}
+
+#[track_caller]
+fn check_has(telemetry: Telemetry, lines: &[&str]) {
+    let page = page(&std::sync::Arc::new(telemetry));
+    for line in lines {
+        assert!(page.lines().any(|shown| shown == *line), "{line} is not in:\n{page}");
+    }
+}
+
+#[test]
+fn what_is_counted_is_shown() {
+    let telemetry = Telemetry::new();
+    telemetry.count_passed(Stage::Decode);
+    assert_eq!(telemetry.count_lost(Stage::Decode, 3), 3);
+    assert_eq!(telemetry.count_lost(Stage::Decode, 2), 5);
+    telemetry.set_hook("mark_victim", "raw_tp", true);
+    telemetry.set_hook("out_of_memory", "fentry", false);
+    telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index);
+    telemetry.count_attribution(AttributionResult::Id, AttributionSource::Api);
+    telemetry.set_kills_before_start(7);
+    telemetry.set_kills_before_start(8);
+    telemetry.set_missed_kills(2);
+    telemetry.set_missed_kills(1);
+    check_has(
+        telemetry,
+        &[
+            r#"oom_watcher_events_total{stage="decode"} 1"#,
+            r#"oom_watcher_lost_events_total{stage="decode"} 5"#,
+            r#"oom_watcher_hook_attached{hook="mark_victim",method="raw_tp"} 1"#,
+            r#"oom_watcher_hook_attached{hook="out_of_memory",method="fentry"} 0"#,
+            r#"oom_watcher_attributions_total{result="full",source="index"} 1"#,
+            r#"oom_watcher_attributions_total{result="id",source="api"} 1"#,
+            "oom_watcher_kills_before_start 7",
+            "oom_watcher_missed_kills_total 2",
+        ],
+    );
+}
+
+#[test]
+fn the_kernel_programs_counters_are_read_at_each_scrape() {
+    let telemetry = Telemetry::new();
+    telemetry.set_kernel_counters(|| {
+        let mut counters = [0; counter::COUNT as usize];
+        for (slot, value) in counters.iter_mut().zip(10..) {
+            *slot = value;
+        }
+        counters
+    });
+    assert_eq!((telemetry.passed(Stage::RingBuffer), telemetry.lost(Stage::RingBuffer)), (12, 13));
+    check_has(
+        telemetry,
+        &[
+            "oom_watcher_marks_total 10",
+            "oom_watcher_marks_without_kill_total 11",
+            r#"oom_watcher_events_total{stage="ring_buffer"} 12"#,
+            r#"oom_watcher_lost_events_total{stage="ring_buffer"} 13"#,
+            "oom_watcher_lost_incidents_total 14",
+            r#"oom_watcher_oom_invocations_total{result="killed"} 0"#,
+            r#"oom_watcher_oom_invocations_total{result="no_victim"} 16"#,
+            "oom_watcher_shared_mm_kills_total 17",
+            "oom_watcher_victims_without_task_total 18",
+        ],
+    );
+}
+
+#[test]
+fn an_event_that_is_logged_is_counted() {
+    let telemetry = Telemetry::new();
+    StdoutOverflowed.emit(&telemetry);
+    StdoutAbandoned { lines: 4 }.emit(&telemetry);
+    SeriesRefused { series: 11, max_series: 100 }.emit(&telemetry);
+    HttpClientRejected { reason: HttpRejection::Timeout }.emit(&telemetry);
+    check_has(
+        telemetry,
+        &[
+            r#"oom_watcher_lost_events_total{stage="sink_stdout"} 5"#,
+            "oom_watcher_series_refused_total 11",
+            r#"oom_watcher_http_rejected_total{reason="timeout"} 1"#,
+        ],
+    );
+}
+
+/// Every sample belongs to a declared family and has exactly its labels: the documentation cannot differ.
+#[test]
+fn the_page_is_what_the_families_declare() {
+    let telemetry = Telemetry::new();
+    telemetry.set_hook("mark_victim", "raw_tp", true);
+    telemetry.set_kills_before_start(0);
+    exposition::check_page(FAMILIES, &page(&std::sync::Arc::new(telemetry)), "");
+}
+
+#[test]
+fn the_rows_of_the_stages_are_in_the_order_of_the_stages() {
+    for (index, row) in STAGES.iter().enumerate() {
+        assert_eq!(row.stage as usize, index, "{}", row.label);
+    }
+}

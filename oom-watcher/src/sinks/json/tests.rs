@@ -1,1 +1,90 @@
-//! Tests.
+use std::{fs, path::Path};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::sinks::samples::{HOSTILE, full, hostile, in_docker, in_service, minimal};
+
+/// A line is one valid JSON object by the committed schema.
+#[track_caller]
+fn check(report: &OomReport) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/event.schema.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let line = line(report).unwrap();
+    assert!(!line.contains(is_unsafe), "{line:?}");
+    let value: Value = serde_json::from_str(&line).unwrap();
+    let errors: Vec<String> =
+        jsonschema::validator_for(&schema).unwrap().iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}\n{value:#}");
+    value
+}
+
+#[test]
+fn a_full_report_keeps_the_schema() {
+    let value = check(&full());
+    assert_eq!(value["schema_version"], 1);
+    assert_eq!(value["time"], "2026-11-22T17:45:00.123Z");
+    assert_eq!(value["victim"]["anon_rss_bytes"], 480 * 1024 * 1024);
+    assert_eq!(value["incident"]["scope"], "container");
+    assert_eq!(value["kubernetes"]["pod"], "cart-7f9c6d5b4-x2x7k");
+    assert_eq!(value["cgroup"]["levels"][3]["limit_bytes"], 512 * 1024 * 1024);
+    assert_eq!(value["cgroup"]["levels"][1].get("limit_bytes"), None, "no limit is absent");
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let value = check(&minimal());
+    assert_eq!(value["victim"], serde_json::json!({ "pid": 77 }));
+    for absent in ["cgroup", "memory", "kubernetes", "container", "systemd_unit"] {
+        assert_eq!(value.get(absent), None, "{absent}");
+    }
+}
+
+#[test]
+fn victims_outside_kubernetes_keep_the_schema() {
+    assert_eq!(check(&in_docker())["container"]["name"], "web");
+    assert_eq!(check(&in_service())["systemd_unit"], "nginx.service");
+}
+
+#[test]
+fn hostile_names_arrive_whole_and_harmless() {
+    let value = check(&hostile());
+    assert_eq!(value["victim"]["comm"], HOSTILE);
+    assert_eq!(value["cgroup"]["path"], HOSTILE);
+    assert_eq!(value["kubernetes"]["container"], HOSTILE);
+}
+
+#[test]
+fn the_schema_refuses_what_it_should() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/event.schema.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let good: Value = serde_json::from_str(&line(&full()).unwrap()).unwrap();
+    for (pointer, bad) in [
+        ("/victim/anon_rss_bytes", Value::Null),
+        ("/victim/anon_rss_bytes", Value::from(-1)),
+        ("/incident/scope", Value::from("galaxy")),
+        ("/time", Value::from(7)),
+        ("/cgroup/levels", Value::from("none")),
+    ] {
+        let mut changed = good.clone();
+        *changed.pointer_mut(pointer).unwrap() = bad;
+        assert!(!validator.is_valid(&changed), "{pointer}");
+    }
+    let mut without_victim = good;
+    without_victim.as_object_mut().unwrap().remove("victim");
+    assert!(!validator.is_valid(&without_victim));
+}
+
+proptest! {
+    #[test]
+    fn any_name_survives(name in any::<String>()) {
+        let mut report = hostile();
+        report.victim.comm = Some(name.clone());
+        let line = line(&report).unwrap();
+        prop_assert!(!line.contains(is_unsafe), "{line:?}");
+        let value: Value = serde_json::from_str(&line).unwrap();
+        prop_assert_eq!(value["victim"]["comm"].as_str(), Some(&*name));
+    }
+}

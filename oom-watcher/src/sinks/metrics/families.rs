@@ -60,7 +60,7 @@ pub(super) static LIMIT: Family = Family {
     kind: MetricType::Gauge,
     unit: Some(Unit::Bytes),
     labels: &["node", "namespace", "pod", "container", "scope"],
-    help: "Limit that ran out at the last kill. scope: whose limit; there is one series per container, of the last kill's scope.",
+    help: "Limit that ran out at the last kill. scope: whose limit; one series per container, of its last kill.",
     absent: "As oom_memory_usage_bytes.",
 };
 pub(super) static USAGE: Family = Family {
