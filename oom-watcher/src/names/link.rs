@@ -109,6 +109,11 @@ pub fn pod_directory(file_name: &str) -> Option<PodDirectory> {
     })
 }
 
+/// Whether a container of Kubernetes may be called so.
+pub fn is_container_name(text: &str) -> bool {
+    checked(text, LABEL_MAX, is_label).is_some()
+}
+
 fn whole(file_name: &str, target: Option<Target>) -> Option<Link> {
     let (names, _id) = file_name.strip_suffix(".log")?.rsplit_once('-')?;
     let mut parts = names.splitn(3, '_');

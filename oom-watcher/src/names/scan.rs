@@ -51,14 +51,14 @@ pub enum ScanError {
 pub struct Scanner {
     dir: Arc<Path>,
     names: Names,
-    /// When the last scan began. Held while one runs.
-    last_begin: Mutex<Option<Instant>>,
+    /// When the last scan began. Held while one runs, by the scan itself: whoever waits for it may give up.
+    last_begin: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Scanner {
     /// A scanner of `dir` into `names`.
     pub fn new(dir: impl Into<PathBuf>, names: Names) -> Self {
-        Self { dir: dir.into().into(), names, last_begin: Mutex::new(None) }
+        Self { dir: dir.into().into(), names, last_begin: Arc::default() }
     }
 
     /// The directory.
@@ -76,16 +76,18 @@ impl Scanner {
     /// # Errors
     /// As the scan; whatever it read is in the index all the same.
     pub async fn scan_since(&self, due: Instant) -> Result<(), ScanError> {
-        let mut last_begin = self.last_begin.lock().await;
+        let mut last_begin = Arc::clone(&self.last_begin).lock_owned().await;
         if last_begin.is_some_and(|begin| begin >= due) {
             return Ok(());
         }
         let now = Instant::now();
         let (dir, names) = (Arc::clone(&self.dir), self.names.clone());
-        let scan = tokio::task::spawn_blocking(move || scan(&dir, &names, now.into_std())).await;
-        *last_begin = Some(now);
+        let scan = tokio::task::spawn_blocking(move || {
+            *last_begin = Some(now);
+            scan(&dir, &names, now.into_std())
+        });
         // A scan is only cancelled with the runtime, and then nobody waits for it.
-        let result = scan.unwrap_or_else(|error| Err(self.read_error(io::Error::other(error))));
+        let result = scan.await.unwrap_or_else(|error| Err(self.read_error(io::Error::other(error))));
         if result.is_err() {
             self.names.with(|index| index.stats.errors += 1);
         }
