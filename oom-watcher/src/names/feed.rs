@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{ScanError, Scanner, link};
@@ -28,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Pauses after a failure: they double from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(30);
-/// Events handled before other tasks get their turn.
+/// Events handled in one turn, before other tasks get theirs.
 const EVENTS_PER_TURN: usize = 256;
 /// Bytes of events read at once; one event takes 272 at most.
 const EVENT_BUFFER: usize = 16 << 10;
@@ -155,6 +156,8 @@ impl Feed {
                     if let Some(end) = ready? {
                         return Ok(end);
                     }
+                    // A flood of events must not keep the tasks that report kills from running.
+                    yield_now().await;
                 }
             }
         }
