@@ -24,6 +24,7 @@ pub mod health;
 pub mod http;
 pub mod incident;
 pub mod kernel;
+pub mod names;
 pub mod pipeline;
 pub mod report;
 pub mod run;

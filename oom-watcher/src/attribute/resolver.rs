@@ -1,0 +1,190 @@
+//! What happens to a kill whose names are not in memory yet: a bounded search beside the pipeline.
+//!
+//! Measured on a kubelet (1.36, containerd 1.6 and 2.1): a link comes 3 to 8 ms after the container's first instruction, 21
+//! on a node with four times the work that its CPUs can do; four of 87 kills came 2 to 28 ms before their link. So the first
+//! look comes at once, the second catches what was seen, and the later ones are for slower machines. A container whose
+//! start failed never has a link; its pod's directory is older than its first instruction.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::{Attributed, attribute, best_in_pod, files};
+use crate::cgroup::{Identity, PlainIdentity, PodIdentity};
+use crate::names::Scanner;
+use crate::report::{AttributionResult, AttributionSource};
+
+/// Kills that may be searched for at the same time; one more goes out with what is known.
+pub const PENDING_MAX: usize = 1024;
+
+/// How long a kill may wait for its names: the last look at the links, and a second for slow files.
+pub const DEADLINE: Duration = Duration::from_secs(3);
+
+/// When to look at the directory of links again, counted from the miss.
+const LOOKS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// Sources besides the links, each of them optional.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The kubelet's `/var/log/pods`: the pod's name for certain, its container's where it has only one.
+    pub pod_logs: Option<PathBuf>,
+    /// docker's `/var/lib/docker/containers`: names of containers that no pod owns.
+    pub docker: Option<PathBuf>,
+    /// podman's `/var/lib/containers/storage/overlay-containers/containers.json`: the same.
+    pub podman: Option<PathBuf>,
+}
+
+/// Attributes kills: at once from memory, or later from the node's files.
+#[derive(Debug)]
+pub struct Resolver {
+    scanner: Arc<Scanner>,
+    sources: Sources,
+    places: Arc<Semaphore>,
+    refused: AtomicU64,
+}
+
+/// What a first look gives.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All that can be known.
+    Done(Attributed),
+    /// There may be more; [`Pending::finish`] gives it.
+    Pending(Pending),
+}
+
+/// A kill whose names are being looked for. Any number may be finished in any order; dropping one gives up its search.
+#[derive(Debug)]
+pub struct Pending {
+    identity: Identity,
+    missed_at: Instant,
+    resolver: Arc<Resolver>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Resolver {
+    /// A resolver that asks the scanner's index first.
+    pub fn new(scanner: Arc<Scanner>, sources: Sources) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(PENDING_MAX));
+        Arc::new(Self { scanner, sources, places, refused: AtomicU64::new(0) })
+    }
+
+    /// Attributes a kill from memory, and says whether looking further may give more. Never waits.
+    pub fn attribute(self: &Arc<Self>, identity: &Identity) -> Outcome {
+        let who = self.recall(identity);
+        if self.is_final(identity, &who) {
+            return Outcome::Done(who);
+        }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Outcome::Done(who);
+        };
+        let (identity, missed_at) = (identity.clone(), Instant::now());
+        Outcome::Pending(Pending { identity, missed_at, resolver: Arc::clone(self), _place: place })
+    }
+
+    /// Kills that are being searched for now.
+    pub fn pending(&self) -> usize {
+        PENDING_MAX - self.places.available_permits()
+    }
+
+    /// Kills that went out with what memory knew because [`PENDING_MAX`] were being searched for.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn recall(&self, identity: &Identity) -> Attributed {
+        self.scanner.names().with(|index| attribute(identity, index))
+    }
+
+    fn is_final(&self, identity: &Identity, who: &Attributed) -> bool {
+        match identity {
+            Identity::Pod(pod) => is_best(pod, who),
+            Identity::PlainContainer(_) => {
+                who.kubernetes.is_some() || (self.sources.docker.is_none() && self.sources.podman.is_none())
+            }
+            _ => true,
+        }
+    }
+}
+
+fn is_best(pod: &PodIdentity, who: &Attributed) -> bool {
+    let result = who.attribution.result;
+    result == AttributionResult::Full || result == best_in_pod(pod)
+}
+
+impl Pending {
+    /// Looks on until there is nothing better to find, or for [`DEADLINE`]; then what memory knows is the answer.
+    pub async fn finish(self) -> Attributed {
+        let deadline = self.missed_at + DEADLINE;
+        let found = match &self.identity {
+            Identity::Pod(pod) => timeout_at(deadline, self.search_pod(pod)).await,
+            Identity::PlainContainer(plain) => timeout_at(deadline, self.search_container(plain)).await,
+            _ => Ok(None),
+        };
+        found.ok().flatten().unwrap_or_else(|| self.resolver.recall(&self.identity))
+    }
+
+    /// The sources of a pod's names, from the cheapest and surest on. One that is slower, or wants more rights (the runtime's
+    /// CRI, the API server), has its place after the last of these; what it finds may also come after the report.
+    async fn search_pod(&self, pod: &PodIdentity) -> Option<Attributed> {
+        if let Some(who) = self.search_links(pod).await {
+            return Some(who);
+        }
+        self.search_pod_logs(pod).await
+    }
+
+    /// The links again, until this one is there.
+    async fn search_links(&self, pod: &PodIdentity) -> Option<Attributed> {
+        for look in LOOKS {
+            let due = self.missed_at + look;
+            sleep_until(due).await;
+            if let Err(error) = self.resolver.scanner.scan_since(due).await {
+                // The feed states it, once, and the scanner counts it.
+                tracing::debug!(error = &error as &dyn std::error::Error, "Rescan after a miss failed");
+            }
+            let mut who = self.resolver.recall(&self.identity);
+            if is_best(pod, &who) {
+                who.attribution.source = AttributionSource::Rescan;
+                return Some(who);
+            }
+        }
+        None
+    }
+
+    async fn search_pod_logs(&self, pod: &PodIdentity) -> Option<Attributed> {
+        let found = files::pod(self.resolver.sources.pod_logs.clone()?, pod.uid.clone()).await?;
+        let mut who = self.resolver.recall(&self.identity);
+        let kubernetes = who.kubernetes.as_mut()?;
+        kubernetes.namespace = Some(found.namespace);
+        kubernetes.pod = Some(found.pod);
+        who.attribution.result = AttributionResult::Pod;
+        who.attribution.source = AttributionSource::PodDirectory;
+        if let Some(only) = found.only_container.filter(|_| best_in_pod(pod) == AttributionResult::Full) {
+            kubernetes.container = Some(only.name);
+            kubernetes.restart_count = only.restart_count;
+            who.attribution.result = AttributionResult::Full;
+        }
+        Some(who)
+    }
+
+    /// The name of a container that no pod owns.
+    async fn search_container(&self, plain: &PlainIdentity) -> Option<Attributed> {
+        let Sources { docker, podman, .. } = self.resolver.sources.clone();
+        let name = files::container_name(docker, podman, plain.id).await?;
+        let mut who = self.resolver.recall(&self.identity);
+        who.container.as_mut()?.name = Some(name);
+        who.attribution.source = AttributionSource::RuntimeFile;
+        Some(who)
+    }
+}
