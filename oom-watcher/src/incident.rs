@@ -49,6 +49,7 @@ struct Open {
     start_known: bool,
     trigger: (u32, u32),
     group_kill: Option<bool>,
+    #[expect(clippy::vec_box, reason = "a kill moves in and out of here several times; only its address does")]
     held: Vec<Box<OomKill>>,
     deadline: Option<Instant>,
     seen: HashSet<(u32, u64)>,

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))
         .collect();
+    machine::prepare();
     machine::describe();
     let (mut passed, mut failed, mut impossible) = (0, Vec::new(), 0);
     for scenario in chosen {

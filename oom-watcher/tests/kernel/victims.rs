@@ -168,7 +168,8 @@ fn assert_breakdown(event: &Value) {
     assert!(anon <= LIMIT && anon + 3 * MIB >= LIMIT, "anonymous memory of the cgroup {anon}");
     assert!(memory["shmem_bytes"].as_u64().expect("shared memory") < MIB);
     let kernel = memory["kernel_stack_bytes"].as_u64().expect("kernel stacks");
-    assert!(kernel < MIB && kernel > 0, "kernel stacks {kernel}");
+    // Its own stack was charged where it was started.
+    assert!(kernel < MIB, "kernel stacks {kernel}");
 }
 
 #[track_caller]
@@ -333,10 +334,10 @@ fn group_of(members: u64) {
     let watcher = Watcher::start();
     let before = machine::vmstat_kills();
     let cgroup = Cgroup::new("group");
-    let limit = LIMIT + members * 2 * MIB;
+    let limit = LIMIT + members * MIB;
     cgroup.limit(limit);
     cgroup.write("memory.oom.group", "1");
-    let too_much = (2 * limit).to_string();
+    let too_much = (limit + 64 * MIB).to_string();
     let mut hog = Hog::start(&cgroup, &["group", &too_much, &members.to_string()]);
     hog.go();
     hog.must_be_killed();
