@@ -4,6 +4,8 @@
 //! kept as it came, beside one offset and one hash link per type, so that the five megabytes of a kernel do not become a tree.
 //! Every bound is checked: truncated or damaged input gives an error and never a panic.
 
+#[cfg(test)]
+pub(crate) mod builder;
 mod query;
 #[cfg(test)]
 mod tests;

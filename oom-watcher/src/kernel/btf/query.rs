@@ -214,10 +214,10 @@ impl Btf {
             *budget = budget.checked_sub(1).ok_or(too_deep.clone())?;
             let place = self.bit_place(ty, index)?;
             let member = self.string(place.name).ok_or(BtfError::Name { type_id: ty.id })?;
-            if member == name.as_bytes() {
-                return Ok(Some(place));
-            }
             if !member.is_empty() {
+                if member == name.as_bytes() {
+                    return Ok(Some(place));
+                }
                 continue;
             }
             let inner = self.strip(place.ty)?.filter(|ty| matches!(ty.kind, Kind::Struct | Kind::Union));
