@@ -85,6 +85,11 @@ fn place(facts: &Facts, btf: &Btf, items: i64) -> Result<Place, String> {
     if i64::from(length) > items || mode == STATS_INLINE {
         return Err(format!("{length} statistics for {items} items: the index is not known"));
     }
+    // 6.10 and 6.11 count the table's entries from 1 and not from 0, and BTF does not tell: the table is static in both. What
+    // tells is a member that came with the same release as the count from 0.
+    if btf.member("mem_cgroup.memory_peaks").is_err() {
+        return Err("mem_cgroup_stats_index may count from 1 in this kernel".to_owned());
+    }
     let table = address(&facts.symbols.stats_index);
     let table = table.map_err(|reason| format!("the index goes through mem_cgroup_stats_index: {reason}"))?;
     Ok(Place { mode: STATS_REMAPPED, vmstats, state, table })
