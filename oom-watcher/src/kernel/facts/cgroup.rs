@@ -63,9 +63,9 @@ fn smallest_limit(point: &Path, below: &str, file: &str) -> Fact<Option<u64>> {
     let mut smallest = None;
     for directory in point.join(below).ancestors().take_while(|directory| directory.starts_with(point)) {
         let path = directory.join(file);
-        // The root of a whole v2 hierarchy has no limit and no file for it.
-        if directory == point && !path.exists() {
-            break;
+        // A v2 cgroup without the controller has no limit and no file for it, as has the root of the hierarchy.
+        if directory.is_dir() && !path.exists() {
+            continue;
         }
         if let Some(limit) = limit(&path)? {
             smallest = Some(smallest.map_or(limit, |smallest: u64| smallest.min(limit)));

@@ -445,10 +445,12 @@ fn statistics_of_kernels_that_are_not_at_hand() {
     assert!(missing(&plan).contains(&"MEMCG_SOCK"), "an item beyond the last is no item: {:?}", plan.missing);
 }
 
+/// What a kernel has beside the mark.
+type Add = fn(&mut Builder);
+
 #[test]
 fn statistics_in_doubt_are_absent() {
     let unknown = (0, ABSENT, ABSENT, [ABSENT; STAT_COUNT]);
-    type Add = fn(&mut Builder);
     let cases: [(&str, Add); 6] = [
         ("longer than its items", |b| add_stats(b, 8, 4, 0, behind)),
         ("shorter, but not behind a pointer", |b| add_stats(b, 8, 2, 0, inside)),
