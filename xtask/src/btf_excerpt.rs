@@ -5,9 +5,10 @@
 //! another keeps its size and loses its members, so that every offset and size of the original holds.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 /// Structures that are kept whole. More than the plan asks for today, so that a new field needs no new fixture.
 const STRUCTURES: &[&str] = &[
@@ -61,8 +62,17 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// Reads the BTF `from` and writes its excerpt `to`.
-pub fn run(from: &Path, to: &Path) -> Result<()> {
+/// What to cut, and where to put it.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The BTF of a kernel, such as /sys/kernel/btf/vmlinux
+    from: PathBuf,
+    /// The excerpt
+    to: PathBuf,
+}
+
+/// Reads a kernel's BTF and writes the excerpt.
+pub(crate) fn run(Options { from, to }: &Options) -> Result<()> {
     let data = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     let source = Source::new(&data).with_context(|| format!("cannot use {}", from.display()))?;
     let excerpt = cut(&source)?;
@@ -110,6 +120,19 @@ impl Head {
     fn vlen(self) -> u32 {
         self.info & 0xffff
     }
+
+    /// Bytes after the head.
+    fn tail_len(self) -> Result<usize> {
+        let vlen = self.vlen() as usize;
+        Ok(match self.kind() {
+            INT | VAR | DECL_TAG => 4,
+            ARRAY => 12,
+            STRUCT | UNION | DATASEC | ENUM64 => 12 * vlen,
+            ENUM | FUNC_PROTO => 8 * vlen,
+            PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => 0,
+            kind => bail!("unknown kind {kind}"),
+        })
+    }
 }
 
 /// The kernel's BTF.
@@ -133,7 +156,7 @@ impl<'a> Source<'a> {
         while at < end {
             source.heads.push(at);
             let id = source.heads.len() as u32 - 1;
-            at += HEAD_LEN + source.tail_len(source.get(id)?)?;
+            at += HEAD_LEN + source.get(id)?.tail_len()?;
         }
         Ok(source)
     }
@@ -156,18 +179,6 @@ impl<'a> Source<'a> {
     fn string(&self, offset: u32) -> Result<&'a str> {
         let rest = self.strings.get(offset as usize..).context("a name is outside of the strings")?;
         Ok(std::str::from_utf8(rest.split(|&byte| byte == 0).next().unwrap_or_default())?)
-    }
-
-    fn tail_len(&self, ty: Head) -> Result<usize> {
-        let vlen = ty.vlen() as usize;
-        Ok(match ty.kind() {
-            INT | VAR | DECL_TAG => 4,
-            ARRAY => 12,
-            STRUCT | UNION | DATASEC | ENUM64 => 12 * vlen,
-            ENUM | FUNC_PROTO => 8 * vlen,
-            PTR | FWD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => 0,
-            kind => bail!("unknown kind {kind}"),
-        })
     }
 }
 
