@@ -25,9 +25,11 @@ pub(crate) fn fill_process(kill: &mut Kill, task: Address) {
         kill.page_tables_bytes = mm.get(layout!(mm_pgtables_bytes));
         kill.valid |= valid::PAGE_TABLES;
     }
-    let threads = task.follow(layout!(task_signal)).get::<i32>(layout!(signal_nr_threads));
-    if mm.get::<i32>(layout!(mm_users)) > threads {
-        kill.flags |= FLAG_MM_SHARED;
+    if layout!(mm_users) != ABSENT && layout!(signal_nr_threads) != ABSENT {
+        let threads = task.follow(layout!(task_signal)).get::<i32>(layout!(signal_nr_threads));
+        if mm.get::<i32>(layout!(mm_users)) > threads {
+            kill.flags |= FLAG_MM_SHARED;
+        }
     }
     if layout!(mm_rss_value) != ABSENT && layout!(rss_stride) != ABSENT {
         fill_rss(kill, mm);

@@ -11,24 +11,28 @@ use std::{
 
 use jiff::SignedDuration;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use crate::{
     assemble::{self, NodeNames},
-    attribute,
+    attribute::{Attributed, Outcome, Resolver},
     audit::{self, Audit},
-    cgroup::{Identity, Node, identify},
+    cgroup::{Node, identify},
     decode::{Decoder, Record},
     health::Health,
     incident::{Assembler, Member},
     kernel::reader::Reader,
-    report::OomReport,
-    scope::{self, PageCounters},
-    sinks::{Sinks, metrics::KillMetrics},
+    names::{ContainerName, Names},
+    scope::{self, Decision, PageCounters},
+    sinks::{
+        Sinks,
+        metrics::{ContainerLabels, KillMetrics},
+    },
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
-/// How often the watcher shows that it lives, audits itself and drops old series: its only timer, and its only wake-up when
+/// How often the watcher shows that it lives, audits itself and follows the containers' series: its only timer, and its only wake-up when
 /// nothing is killed.
 const TICK: Duration = Duration::from_secs(10);
 
@@ -41,6 +45,12 @@ pub struct Pipeline {
     pub names: NodeNames,
     /// Where this node begins in the cgroup tree.
     pub node: Node,
+    /// Names of containers, for the series that exist before any kill.
+    pub containers: Names,
+    /// Path → who it was.
+    pub resolver: Arc<Resolver>,
+    /// Kills whose names are being looked for; [`crate::attribute::PENDING_MAX`] at most.
+    pub waiting: JoinSet<Waiting>,
     /// Where reports go.
     pub sinks: Sinks,
     /// Metrics of kills, for what ages in them.
@@ -55,6 +65,14 @@ pub struct Pipeline {
     pub audit: Option<Audit>,
     /// The incident whose group kill is already in the account.
     pub audited_incident: u64,
+}
+
+/// A kill whose names have been found, or are not to be found.
+#[derive(Debug)]
+pub struct Waiting {
+    member: Member,
+    decision: Decision,
+    who: Attributed,
 }
 
 /// Why the pipeline ended.
@@ -91,8 +109,9 @@ impl Pipeline {
                 }
                 () = until(deadline) => {
                     let members = self.assembler.expire(Instant::now());
-                    self.report_all(members);
+                    self.attribute_all(members);
                 }
+                Some(found) = self.waiting.join_next() => self.found(found),
                 _ = tick.tick() => self.tick(&counters),
             }
             self.take(&mut records);
@@ -101,7 +120,11 @@ impl Pipeline {
         reader.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
         self.take(&mut records);
         let members = self.assembler.close();
-        self.report_all(members);
+        self.attribute_all(members);
+        // Each search ends by itself, at its deadline.
+        while let Some(found) = self.waiting.join_next().await {
+            self.found(found);
+        }
         Ok((ended, self.sinks))
     }
 
@@ -114,40 +137,85 @@ impl Pipeline {
                 Record::Kill(kill) => self.assembler.kill(kill, Instant::now()),
                 Record::IncidentEnd(end) => self.assembler.end(&end),
             };
-            self.report_all(members);
+            self.attribute_all(members);
         }
         // The clock may have been set since: the next batch is dated by the clock of its time.
         self.decoder.boot_to_wall = boot_to_wall();
     }
 
-    fn report_all(&mut self, members: Vec<Member>) {
+    /// Kills whose names are known go out now, in their order; the others as soon as their names are found.
+    fn attribute_all(&mut self, members: Vec<Member>) {
         for member in members {
-            let report = self.report(&member);
-            debug!(incident = report.incident.id, tgid = report.victim.tgid, "Reporting a kill");
-            self.sinks.deliver(&report);
+            self.account(&member);
+            let (decision, outcome) = self.attribute(&member);
+            match outcome {
+                Outcome::Done(who) => self.report(&Waiting { member, decision, who }),
+                Outcome::Pending(pending) => {
+                    self.waiting.spawn(async move { Waiting { member, decision, who: pending.finish().await } });
+                }
+            }
         }
     }
 
-    fn report(&mut self, member: &Member) -> OomReport {
+    fn attribute(&self, member: &Member) -> (Decision, Outcome) {
+        let levels = member.kill.cgroup.as_ref().map(|cgroup| cgroup.levels.as_slice()).unwrap_or_default();
+        let segments: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
+        let identity = identify(&segments, &self.node);
+        let counters =
+            PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
+        let decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
+        // Without a cgroup the victim may have been anywhere: that is "none", not "host".
+        let outcome = if segments.is_empty() {
+            Outcome::Done(Attributed::default())
+        } else {
+            self.resolver.attribute(&identity)
+        };
+        (decision, outcome)
+    }
+
+    fn found(&mut self, found: Result<Waiting, tokio::task::JoinError>) {
+        match found {
+            Ok(kill) => self.report(&kill),
+            Err(error) => {
+                self.telemetry.count_lost(Stage::Attribute, 1);
+                error!(error = &error as &dyn std::error::Error, "A search for names was lost, and its kill with it");
+            }
+        }
+    }
+
+    fn report(&mut self, kill: &Waiting) {
+        self.telemetry.count_attribution(kill.who.attribution.result, kill.who.attribution.source);
+        self.telemetry.count_passed(Stage::Attribute);
+        let report = assemble::report(&self.names, &kill.member, kill.decision.clone(), kill.who.clone());
+        debug!(incident = report.incident.id, tgid = report.victim.tgid, "Reporting a kill");
+        self.sinks.deliver(&report);
+    }
+
+    /// The kernel's own count has the first victim of a group kill twice.
+    fn account(&mut self, member: &Member) {
         if member.group_kill != Some(false) && self.audited_incident != member.incident_ns {
             self.audited_incident = member.incident_ns;
             if let Some(audit) = &mut self.audit {
                 audit.group_kill();
             }
         }
-        let levels = member.kill.cgroup.as_ref().map(|cgroup| cgroup.levels.as_slice()).unwrap_or_default();
-        let segments: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
-        let identity = if segments.is_empty() { Identity::Other } else { identify(&segments, &self.node) };
-        let counters =
-            PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
-        let decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
-        let who = attribute::by_path(&identity);
-        self.telemetry.count_attribution(who.attribution.result, who.attribution.source);
-        self.telemetry.count_passed(Stage::Attribute);
-        assemble::report(&self.names, member, decision, who)
+    }
+
+    /// Series of live containers exist before their first kill, and go some time after the container.
+    fn follow_containers(&mut self) {
+        let changes = self.containers.take_changes();
+        let labels = |name: &ContainerName| ContainerLabels::new(&name.namespace, &name.pod, &name.container);
+        for name in &changes.added {
+            self.metrics.ensure_zero(labels(name));
+        }
+        let now = Instant::now();
+        for name in &changes.gone {
+            self.metrics.retire(&labels(name), now);
+        }
     }
 
     fn tick(&mut self, counters: &impl Fn() -> KernelCounters) {
+        self.follow_containers();
         self.metrics.expire(Instant::now());
         let Some(audit) = &mut self.audit else { return };
         match audit::kernel_kills(Path::new("/proc")) {

@@ -2,19 +2,23 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tracing::{info, warn};
 
 use crate::{
     assemble::NodeNames,
+    attribute::{Resolver, Sources},
     audit::{self, Audit},
     cgroup::Node,
-    config::Config,
+    config::{Config, NamesConfig},
     decode::Decoder,
     exposition::Exposition,
     health::Health,
@@ -26,6 +30,7 @@ use crate::{
         plan::{self, Plan, PlanError, SwapCounter},
         reader::Reader,
     },
+    names::{Feed, Limits, Names, Scanner},
     pipeline::{Pipeline, boot_to_wall},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
     telemetry::{KernelCounters, Telemetry},
@@ -94,11 +99,13 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
 
+    let containers = Names::new(Limits::default());
+    let scanner = Arc::new(Scanner::new(config.names.container_log_dir.clone(), containers.clone()));
+    follow_names(&scanner, &health);
     let (plan, loaded) = attach(config.ring_buffer_bytes)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_hooks(&hooks, &telemetry);
     health.set_attached(true);
-    health.set_names_known();
     info!(%address, node = config.node_name, "Watching for OOM kills");
     let counters = Arc::new(counters);
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
@@ -106,6 +113,9 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         decoder: decoder(&plan),
         names: NodeNames { node: config.node_name.clone(), boot: boot_id() },
         node: own_node(config.names.pod_uid.as_deref()),
+        containers: containers.clone(),
+        resolver: Resolver::new(Arc::clone(&scanner), sources(&config.names)),
+        waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)),
         metrics,
         telemetry: Arc::clone(&telemetry),
@@ -153,10 +163,33 @@ fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
             telemetry.set_hook(hook, method.as_str(), false);
             info!(hook, method = method.as_str(), reason, "A hook is not attached this way");
         }
-        match status.attached {
-            Some(method) => telemetry.set_hook(hook, method.as_str(), true),
-            None => warn!(hook, costs = status.hook.costs(), "A hook is not attached"),
+        if let Some(method) = status.attached {
+            telemetry.set_hook(hook, method.as_str(), true);
+        } else {
+            warn!(hook, costs = status.hook.costs(), "A hook is not attached");
         }
+    }
+}
+
+/// Follows the directory of links for as long as the runtime lives.
+fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) {
+    let (feed, mut state) = Feed::new(Arc::clone(scanner));
+    tokio::spawn(feed.run());
+    let health = Arc::clone(health);
+    tokio::spawn(async move {
+        // An error means that the feed is gone, with the runtime.
+        if state.wait_for(|state| state.filled).await.is_ok() {
+            health.set_names_known();
+        }
+    });
+}
+
+fn sources(names: &NamesConfig) -> Sources {
+    Sources {
+        pod_logs: names.pod_log_dir.clone(),
+        docker: Some(PathBuf::from("/var/lib/docker/containers")).filter(|path| path.exists()),
+        podman: Some(PathBuf::from("/var/lib/containers/storage/overlay-containers/containers.json"))
+            .filter(|path| path.exists()),
     }
 }
 

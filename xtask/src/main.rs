@@ -4,6 +4,7 @@
 
 mod apt;
 mod bpf_linker;
+mod btf_excerpt;
 mod deny;
 mod deps;
 mod docs;
@@ -36,6 +37,8 @@ enum Task {
     Toolchain,
     /// Builds the kernel program and writes the committed object
     BuildEbpf(ebpf::Options),
+    /// Cuts a test fixture out of a kernel's BTF
+    BtfExcerpt(btf_excerpt::Options),
     /// Runs the kernel suite in guests with other kernels
     Vm(vm::Options),
     /// Writes the files that are generated from the code
@@ -63,6 +66,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Deps => deps::provide(),
         Task::Toolchain => toolchain::provide(),
         Task::BuildEbpf(options) => ebpf::build(options),
+        Task::BtfExcerpt(options) => btf_excerpt::run(options),
         Task::Vm(options) => vm::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
