@@ -1,0 +1,41 @@
+"""Golden renderings: for chosen values, every object that the chart creates.
+
+A change of the chart shows there as a change of what it installs, so that it is reviewed as that.
+"""
+
+from pathlib import Path
+
+import yaml
+
+from .helm import render
+from .manifests import dump
+from .paths import CHART, GOLDEN
+
+# The values are those that chart-testing installs: helm/oom-watcher/ci/<name>-values.yaml.
+VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
+
+
+def name_of(values: Path) -> str:
+    """The name of a values file without what all have in common."""
+    return values.name.removesuffix("-values.yaml")
+
+
+def load(values: Path) -> dict:
+    """A values file."""
+    return yaml.safe_load(values.read_text()) or {}
+
+
+def wanted() -> dict[Path, str]:
+    """Every golden file with the text that it should have. The dashboard is left out: its source is in the chart as it is."""
+    return {GOLDEN / f"{name_of(values)}.yaml": _document(values) for values in VALUES}
+
+
+def _document(values: Path) -> str:
+    objects = render(load(values), tests=True)
+    return "".join(f"---\n{dump(_abridged(found))}" for found in objects)
+
+
+def _abridged(found: dict) -> dict:
+    if found["kind"] == "ConfigMap":
+        found["data"] = {key: f"({key})" for key in found["data"]}
+    return found

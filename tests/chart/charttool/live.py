@@ -1,0 +1,128 @@
+"""A real Prometheus scrapes an agent, and every query of the dashboard is evaluated on what it got.
+
+The scrape goes through the settings that the chart's monitors give (honor_labels, the label `node`), as far as they matter
+without Kubernetes' discovery.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from . import dashboard
+
+SCRAPE_SECONDS = 1
+# Long enough that a rate has its samples, short enough that the first scrape is soon outside it.
+WINDOW = "30s"
+START_SECONDS = 30
+
+
+class PrometheusMissing(Exception):
+    """There is no Prometheus on this machine."""
+
+
+def program() -> str:
+    """Path of prometheus."""
+    found = os.environ.get("PROMETHEUS") or shutil.which("prometheus")
+    if not found:
+        raise PrometheusMissing("prometheus is missing: install the package `prometheus`, or set PROMETHEUS")
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command `live`."""
+    parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the agent's metrics port")
+    parser.add_argument("--node", default="node", help="value of the target's label `node`")
+    parser.add_argument("--provoke", metavar="COMMAND", help="shell command that causes a kill, run once the agent is scraped")
+    parser.add_argument("--expect-empty", action="append", default=[], metavar="QUERY", help="query that may return nothing, as `Panel (A)`")
+
+
+def check(chosen: argparse.Namespace) -> list[str]:
+    """What is wrong with the dashboard against this agent."""
+    with prometheus(chosen.target, chosen.node) as address:
+        if chosen.provoke:
+            subprocess.run(chosen.provoke, shell=True, check=True)
+            time.sleep(3 * SCRAPE_SECONDS)
+        results = {query.name: evaluate(address, query.expression) for query in dashboard.queries(WINDOW)}
+    return [
+        f"{name} returns nothing"
+        for name, result in results.items()
+        if not result and name not in chosen.expect_empty
+    ]
+
+
+@contextmanager
+def prometheus(target: str, node: str = "node") -> Iterator[str]:
+    """A Prometheus that scrapes the target; gives its address once it has three scrapes."""
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="oom-watcher-prometheus-") as folder:
+        command = _command(Path(folder), address, target, node)
+        with open(Path(folder) / "log", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _await_scrapes(address, process, Path(folder) / "log")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _command(folder: Path, address: str, target: str, node: str) -> list[str]:
+    config = folder / "prometheus.yml"
+    config.write_text(yaml.safe_dump({
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s"},
+        "scrape_configs": [{
+            "job_name": "oom-watcher",
+            "honor_labels": True,
+            "static_configs": [{"targets": [target], "labels": {"node": node, "namespace": "oom-watcher", "pod": "oom-watcher-x7k2p"}}],
+        }],
+    }))
+    return [
+        program(),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+
+
+def _await_scrapes(address: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"prometheus ended with {process.returncode}:\n{log.read_text()}")
+        try:
+            if evaluate(address, "sum_over_time(up[1m]) >= 3"):
+                return
+        except OSError:
+            pass  # not listening yet
+        time.sleep(0.2)
+    raise RuntimeError(f"prometheus did not get three scrapes in {START_SECONDS} s:\n{log.read_text()}")
+
+
+def evaluate(address: str, query: str) -> list[dict]:
+    """The series of an instant query."""
+    url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["data"]["result"]
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{query}: {error.read().decode()}") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
