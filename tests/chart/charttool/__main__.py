@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from . import contract, generated, golden, live, manifests, readme
-from .paths import TESTS
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "test":
-        return int(pytest.main([str(TESTS), "-q", "-p", "no:cacheprovider", *chosen.pytest]))
+        return int(pytest.main(["-q", "-p", "no:cacheprovider", *chosen.pytest]))
     if chosen.command == "metrics":
         return _report(contract.differences(chosen.exposition.read_text()))
     if chosen.command == "live":

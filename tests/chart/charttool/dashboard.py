@@ -25,9 +25,17 @@ def load() -> dict:
     return json.loads((CHART / "files" / "dashboard.json").read_text())
 
 
-def queries(window: str = "5m", job: str = "oom-watcher") -> list[Query]:
-    """Every panel's queries; `window` stands for Grafana's range and rate interval, and every other variable means all."""
-    variables = {"$__rate_interval": window, "$__range": window, "$job": job, "$node": ".*", "$namespace": ".*"}
+def queries(seconds: int = 300, job: str = "oom-watcher") -> list[Query]:
+    """Every panel's queries; `seconds` is Grafana's range and rate interval, and every other variable means all."""
+    # In this order: $__range is the beginning of $__range_s.
+    variables = {
+        "$__rate_interval": f"{seconds}s",
+        "$__range_s": str(seconds),
+        "$__range": f"{seconds}s",
+        "$job": job,
+        "$node": ".*",
+        "$namespace": ".*",
+    }
     return [
         Query(panel["title"], target["refId"], _fill(target["expr"], variables))
         for panel in load()["panels"]

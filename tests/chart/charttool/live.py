@@ -25,7 +25,7 @@ from . import dashboard
 
 SCRAPE_SECONDS = 1
 # Long enough that a rate has its samples, short enough that the first scrape is soon outside it.
-WINDOW = "30s"
+WINDOW_SECONDS = 30
 START_SECONDS = 30
 
 
@@ -55,7 +55,7 @@ def check(chosen: argparse.Namespace) -> list[str]:
         if chosen.provoke:
             subprocess.run(chosen.provoke, shell=True, check=True)
             time.sleep(3 * SCRAPE_SECONDS)
-        results = {query.name: evaluate(address, query.expression) for query in dashboard.queries(WINDOW)}
+        results = {query.name: evaluate(address, query.expression) for query in dashboard.queries(WINDOW_SECONDS)}
     return [
         f"{name} returns nothing"
         for name, result in results.items()
