@@ -86,7 +86,7 @@ def test_no_api_manifests_have_no_rights_at_all():
 
 
 def test_environment_follows_the_rule_and_leaves_out_what_is_empty():
-    values = {"config": {"ringBufferSize": 268435456, "podLabels": ["app", "team"], "metricsAddress": "", "zeroSeries": False}}
+    values = {"resources": {"limits": {"memory": "1Gi"}}, "config": {"ringBufferSize": 268435456, "podLabels": ["app", "team"], "metricsAddress": "", "zeroSeries": False}}
     _, container = helm.agent(helm.render(values))
     given = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert given["RING_BUFFER_SIZE"] == "268435456"  # not 2.68435456e+08
@@ -149,6 +149,19 @@ def test_one_version_everywhere():
     assert (chart["version"], chart["appVersion"]) == (version, version)
     _, container = helm.agent(helm.render())
     assert container["image"].endswith(f":{version}")
+
+
+def test_app_armor_profile_is_set_where_kubernetes_knows_it():
+    daemonset = helm.only(helm.render({"appArmorProfile": {"type": "Localhost", "localhostProfile": "oom"}}), "DaemonSet")
+    container = daemonset["spec"]["template"]["spec"]["containers"][0]
+    assert container["securityContext"]["appArmorProfile"] == {"type": "Localhost", "localhostProfile": "oom"}
+    kubernetes_validate.validate(daemonset, NEWEST, strict=True)
+
+
+def test_kubectl_manifests_keep_the_comments_and_lose_helms_labels():
+    text = (K8S / "daemonset.yaml").read_text()
+    assert "# Kubernetes gives added capabilities to root only" in text
+    assert "helm.sh/" not in text and "managed-by" not in text
 
 
 def test_digest_decides_over_the_tag():

@@ -118,6 +118,8 @@ def test_global_values_of_a_parent_chart_are_accepted():
         ({"config": {"metricsAddress": "::1"}}, "loopback"),
         ({"extraEnv": [{"name": "METRICS_PORT", "value": "1"}]}, "extraEnv sets METRICS_PORT"),
         ({"extraEnv": [{"name": "NODE_NAME", "value": "x"}]}, "extraEnv sets NODE_NAME"),
+        ({"config": {"ringBufferSize": 67108864}}, "64Mi, which does not hold config.ringBufferSize .67108864 bytes"),
+        ({"resources": {"limits": {"memory": "16Mi"}}}, "would be killed at its start"),
         ({"prometheusRule": {"disabled": ["OOMKil"]}}, "OOMKil, which does not exist"),
         ({"prometheusRule": {"severities": {"Nope": "info"}}}, "Nope, which does not exist"),
     ],

@@ -20,8 +20,21 @@
 {{- if or (hasPrefix "127." $address) (eq "::1" $address) }}
 {{- fail "config.metricsAddress is a loopback address: neither the kubelet's probes nor Prometheus reach it. Leave it empty." }}
 {{- end }}
+{{- include "oom-watcher.guardMemory" . }}
 {{- include "oom-watcher.guardEnv" . }}
 {{- include "oom-watcher.guardAlerts" . }}
+{{- end }}
+
+{{/* 24 MiB: what the agent takes at its start, when it reads the kernel's type information. A limit in other units is let pass. */}}
+{{- define "oom-watcher.guardMemory" -}}
+{{- $limit := dig "limits" "memory" "" .Values.resources | toString }}
+{{- $ring := .Values.config.ringBufferSize | default 0 | int64 }}
+{{- if regexMatch "^[0-9]+[MG]i$" $limit }}
+{{- $bytes := mul (regexFind "^[0-9]+" $limit | int64) (ternary 1073741824 1048576 (hasSuffix "Gi" $limit)) }}
+{{- if lt $bytes (add $ring 25165824) }}
+{{- fail (printf "resources.limits.memory is %s, which does not hold config.ringBufferSize (%d bytes) and 24Mi for the agent: it would be killed at its start. Raise the limit or lower the size." $limit $ring) }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "oom-watcher.guardEnv" -}}

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .helm import render
-from .manifests import dump
+from .helm import Object, render
 from .paths import CHART, GOLDEN
 
 # The values are those that chart-testing installs: helm/oom-watcher/ci/<name>-values.yaml.
@@ -39,3 +38,26 @@ def _abridged(found: dict) -> dict:
     if found["kind"] == "ConfigMap":
         found["data"] = {key: f"({key})" for key in found["data"]}
     return found
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block scalars for texts of several lines, and lists indented as people write them."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump(found: Object) -> str:
+    """One object as YAML, keys in the order in which the chart writes them."""
+    return yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)

@@ -1,5 +1,6 @@
 """Rendering the chart with Helm's SDK, into objects."""
 
+import re
 from typing import Any
 
 import helm_python
@@ -33,7 +34,13 @@ def render_files(values: Values | None = None, *, release: str = "oom-watcher", 
 
 def parse(text: str) -> list[Object]:
     """The objects of one rendered file."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [found for found, _ in documents(text)]
+
+
+def documents(text: str) -> list[tuple[Object, str]]:
+    """The objects of one rendered file, each with its text and the comments in it."""
+    parts = re.split(r"^---$", text, flags=re.MULTILINE)
+    return [(found, part.strip("\n") + "\n") for part in parts if (found := yaml.safe_load(part))]
 
 
 def is_test(found: Object) -> bool:
@@ -44,13 +51,18 @@ def is_test(found: Object) -> bool:
 
 def render(values: Values | None = None, *, tests: bool = False, **release: str) -> list[Object]:
     """The objects that an installation creates, in Helm's order; with `tests`, those of `helm test` too."""
+    return [found for found, _ in render_documents(values, **release) if tests or not is_test(found)]
+
+
+def render_documents(values: Values | None = None, **release: str) -> list[tuple[Object, str]]:
+    """Every rendered object with its text, in Helm's order."""
     files = render_files(values, **release)
-    objects = [found for path, text in files.items() if not path.endswith("NOTES.txt") for found in parse(text)]
-    kept = [found for found in objects if tests or not is_test(found)]
-    return sorted(kept, key=_install_position)
+    rendered = [document for path, text in files.items() if not path.endswith("NOTES.txt") for document in documents(text)]
+    return sorted(rendered, key=_install_position)
 
 
-def _install_position(found: Object) -> tuple[int, str, str]:
+def _install_position(document: tuple[Object, str]) -> tuple[int, str, str]:
+    found, _ = document
     kind = found["kind"]
     position = INSTALL_ORDER.index(kind) if kind in INSTALL_ORDER else len(INSTALL_ORDER)
     return position, kind, found["metadata"]["name"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .helm import Object, render
+from .helm import Object, is_test, render_documents
 from .paths import K8S, RENDERED_VALUES
 
 # A label that says Helm owns the object would be wrong, and makes Helm refuse or adopt it.
@@ -26,7 +26,7 @@ FILES = {
 
 def wanted() -> dict[Path, str]:
     """Every file with the text that it should have."""
-    rendered = {name: render(_values(name)) for name in {values for values, _, _ in FILES.values()}}
+    rendered = {name: render_documents(_values(name)) for name in {values for values, _, _ in FILES.values()}}
     return {
         K8S / name: _document(rendered[values], kinds, about)
         for name, (values, kinds, about) in FILES.items()
@@ -37,44 +37,11 @@ def _values(name: str) -> Object:
     return yaml.safe_load((RENDERED_VALUES / f"{name}.yaml").read_text())
 
 
-def _document(objects: list[Object], kinds: set[str], about: str) -> str:
+def _document(documents: list[tuple[Object, str]], kinds: set[str], about: str) -> str:
     head = f"# {about}\n# Rendered from helm/oom-watcher by tests/chart/run.sh render; do not edit.\n"
-    chosen = [_without_helm(found) for found in objects if found["kind"] in kinds]
-    return head + "".join(f"---\n{dump(found)}" for found in chosen)
+    chosen = [_without_helm(text) for found, text in documents if found["kind"] in kinds and not is_test(found)]
+    return head + "".join(f"---\n{text}" for text in chosen)
 
 
-def _without_helm(found: Object) -> Object:
-    _drop_labels(found)
-    template = found.get("spec", {}).get("template")
-    if template:
-        _drop_labels(template)
-    return found
-
-
-def _drop_labels(found: Object) -> None:
-    labels = found["metadata"].get("labels", {})
-    for label in HELM_LABELS:
-        labels.pop(label, None)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block scalars for texts of several lines, and lists indented as people write them."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-
-
-def dump(found: Object) -> str:
-    """One object as YAML, keys in the order in which the chart writes them."""
-    return yaml.dump(found, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
+def _without_helm(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith(HELM_LABELS))
