@@ -27,7 +27,7 @@ def with_promtool() -> None:
         missing(str(error))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def with_prometheus() -> None:
     """The test runs Prometheus."""
     try:

@@ -54,7 +54,7 @@ class Agent:
 
 
 def run_check(pages: list[str | None], folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Runs the script of the container `check`; without a result in that time it is ended, as the pod's deadline would."""
+    """Runs the script of the container `check`, and ends it after that time, as the pod's deadline would."""
     shell, *options, script = container("check")["command"]
     script = script.replace("/tmp/metrics", str(folder / "metrics")).replace("sleep 2", "sleep 0.2")
     agent = Agent(pages)
@@ -100,7 +100,9 @@ def test_does_not_pass_on_anything_else(page: str, tmp_path: Path, need):
 def test_the_victim_ends_well_on_its_second_start(tmp_path: Path):
     shell, *options, script = container("victim")["command"]
     (tmp_path / "killed").touch()
-    result = subprocess.run([shell, *options, script.replace("/state", str(tmp_path))], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [shell, *options, script.replace("/state", str(tmp_path))], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0 and "killed once" in result.stdout
 
 

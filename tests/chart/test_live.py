@@ -10,9 +10,6 @@ import pytest
 from charttool import contract, dashboard, live
 from charttool.paths import FIXTURES
 
-# Queries that return nothing on a healthy node, by design.
-EMPTY_WHEN_WELL = {"Missed kills (B)"}
-
 
 class Page(BaseHTTPRequestHandler):
     """Serves the agent's page, before or after the kills."""
@@ -31,22 +28,22 @@ class Page(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def results() -> Iterator[dict[str, list[dict]]]:
-    """Every query of the dashboard with its result, once the kills have been scraped."""
-    try:
-        live.program()
-    except live.PrometheusMissing as error:
-        from conftest import missing
-
-        missing(str(error))
+def address(with_prometheus) -> Iterator[str]:
+    """Address of a Prometheus that has scraped the page before and after the kills."""
     Page.when = "before"
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with live.prometheus(f"127.0.0.1:{server.server_port}", node="node-a") as address:
+        with live.prometheus(f"127.0.0.1:{server.server_port}", node="node-a") as prometheus:
             Page.when = "after"
-            time.sleep(3 * live.SCRAPE_SECONDS)
-            yield {query.name: live.evaluate(address, query.expression) for query in dashboard.queries(live.WINDOW_SECONDS)}
+            time.sleep(live.SETTLE_SECONDS)
+            yield prometheus
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def results(address: str) -> dict[str, list[dict]]:
+    """Every query of the dashboard with its result."""
+    return {query.name: live.evaluate(address, query.expression) for query in dashboard.queries(live.WINDOW_SECONDS)}
 
 
 def by(result: list[dict], *labels: str) -> dict:
@@ -56,12 +53,16 @@ def by(result: list[dict], *labels: str) -> dict:
 
 def test_every_query_returns_something(results):
     empty = {name for name, result in results.items() if not result}
-    assert empty == EMPTY_WHEN_WELL
+    assert empty == live.EMPTY_WHEN_WELL
 
 
 def test_kills_are_shown_by_namespace_workload_and_container(results):
     assert set(by(results["Kills by namespace (A)"], "namespace")) == {("shop",), ("data",), ("",)}
-    assert set(by(results["Kills by workload (A)"], "namespace", "workload")) == {("shop", "checkout"), ("data", "postgres"), ("", "")}
+    assert set(by(results["Kills by workload (A)"], "namespace", "workload")) == {
+        ("shop", "checkout"),
+        ("data", "postgres"),
+        ("", ""),
+    }
     top = by(results["Top containers (A)"], "pod", "container")
     assert max(top, key=top.get) == ("checkout-7c9d8f6b5d-x7k2p", "app") and len(top) == 3
 
@@ -74,7 +75,9 @@ def test_scopes_are_told_apart(results):
 
 def test_incidents_table_joins_limit_and_usage_of_the_same_container(results):
     key = ("checkout-7c9d8f6b5d-x7k2p", "app")
-    last, kills, limit, usage, share = (by(results[f"Incidents by container ({ref})"], "pod", "container")[key] for ref in "ABCDE")
+    last, kills, limit, usage, share = (
+        by(results[f"Incidents by container ({ref})"], "pod", "container")[key] for ref in "ABCDE"
+    )
     assert abs(last / 1000 - time.time()) < 120
     assert (kills, limit, usage) == (3, 536870912, 536608768)
     assert share == pytest.approx(usage / limit)
@@ -90,6 +93,12 @@ def test_health_is_that_of_a_healthy_node(results):
     assert by(results["Watchers (A)"], "node") == {("node-a",): 1}
     assert by(results["Versions (A)"], "version") == {("0.1.0",): 1}
     assert all(value == 0 for value in by(results["Lost events (A)"], "stage").values())
+
+
+def test_alerts_fire_for_the_kills_and_for_nothing_else(address: str, results):
+    assert live.rule_errors(address) == []
+    fired = {(alert["metric"]["alertname"], alert["metric"].get("workload", "")) for alert in live.firing(address)}
+    assert fired == {("OOMKill", "checkout"), ("OOMKill", "postgres"), ("OOMNodeOutOfMemory", "")}
 
 
 def test_victims_labels_win_over_the_targets(results):

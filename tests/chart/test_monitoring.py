@@ -45,7 +45,10 @@ def test_every_alert_has_a_test_in_which_it_fires():
 def pages_as_series() -> list[dict]:
     """The agent's page before and after kills, as promtool's input: ten minutes of the one, then of the other."""
     before, after = (
-        {(name, tuple(labels.items())): value for name, labels, value in contract.series((FIXTURES / f"agent-{when}.txt").read_text())}
+        {
+            (name, tuple(labels.items())): value
+            for name, labels, value in contract.series((FIXTURES / f"agent-{when}.txt").read_text())
+        }
         for when in ("before", "after")
     )
     found = []
@@ -58,14 +61,21 @@ def pages_as_series() -> list[dict]:
 
 
 def test_alerts_fire_on_what_an_agent_shows(tmp_path: Path, with_promtool):
+    kill = 'ALERTS{{alertname="OOMKill", alertstate="firing", severity="warning", {}}}'
     fired = [
-        'ALERTS{alertname="OOMKill", alertstate="firing", severity="warning", namespace="shop", workload="checkout", container="app"}',
-        'ALERTS{alertname="OOMKill", alertstate="firing", severity="warning", namespace="data", workload="postgres", container="postgres"}',
+        kill.format('namespace="shop", workload="checkout", container="app"'),
+        kill.format('namespace="data", workload="postgres", container="postgres"'),
         'ALERTS{alertname="OOMNodeOutOfMemory", alertstate="firing", severity="critical", node="node-a", scope="node"}',
     ]
-    expected = {"expr": "ALERTS", "eval_time": "13m", "exp_samples": [{"labels": labels, "value": 1} for labels in fired]}
+    expected = {
+        "expr": "ALERTS",
+        "eval_time": "13m",
+        "exp_samples": [{"labels": labels, "value": 1} for labels in fired],
+    }
     test = {"interval": "1m", "input_series": pages_as_series(), "promql_expr_test": [expected]}
-    (tmp_path / "alerts_test.yaml").write_text(yaml.safe_dump({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": [test]}))
+    (tmp_path / "alerts_test.yaml").write_text(
+        yaml.safe_dump({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": [test]})
+    )
     run_promtool_test(tmp_path, groups())
 
 
@@ -91,15 +101,22 @@ def test_the_runbook_has_no_alert_that_does_not_exist():
 
 def test_annotations_use_only_labels_that_the_alert_has():
     for name, rule in alerts().items():
-        has = contract.labels_in(rule["expr"]) | {"workload"} | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
+        has = (
+            contract.labels_in(rule["expr"])
+            | {"workload"}
+            | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
+        )
         used = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
         assert used <= has, name
 
 
 def test_values_reach_the_alerts():
     changed = alerts(
-        disabled=["OOMWatcherDegraded"], severities={"OOMKill": "info"}, alertLabels={"team": "platform"},
-        job="custom", runbookUrl="https://example.com/runbook",
+        disabled=["OOMWatcherDegraded"],
+        severities={"OOMKill": "info"},
+        alertLabels={"team": "platform"},
+        job="custom",
+        runbookUrl="https://example.com/runbook",
     )
     assert "OOMWatcherDegraded" not in changed and len(changed) == len(alerts()) - 1
     assert changed["OOMKill"]["labels"] == {"severity": "info", "team": "platform"}
@@ -156,7 +173,11 @@ def test_panels_do_not_overlap_and_have_titles_and_descriptions():
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     for panel in panels:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert place["x"] + place["w"] <= 24 and not cells & taken, panel["title"]
         taken |= cells
         assert panel["type"] == "row" or panel["description"], panel["title"]
@@ -167,7 +188,12 @@ def test_the_fixture_pages_keep_the_contract():
 
 
 def test_a_page_that_breaks_the_contract_is_told():
-    page = (FIXTURES / "agent-after.txt").read_text().replace("scope=", "level=").replace("oom_kills_per_node", "oom_node_kills")
+    page = (
+        (FIXTURES / "agent-after.txt")
+        .read_text()
+        .replace("scope=", "level=")
+        .replace("oom_kills_per_node", "oom_node_kills")
+    )
     told = contract.differences(page)
     assert any(line.startswith("oom_incidents_total has the labels") for line in told)
     assert "oom_kills_per_node_total is not declared by the agent" in told

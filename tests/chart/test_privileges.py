@@ -1,4 +1,4 @@
-"""The least privilege: over every combination of switches, the DaemonSet has what its values ask for and nothing else."""
+"""The least privilege: in every combination of switches the DaemonSet has what its values ask for and nothing else."""
 
 import itertools
 
@@ -20,7 +20,7 @@ SWITCHES = {
 
 def combinations() -> list[dict]:
     """Every combination of the switches, as values."""
-    return [nested(dict(zip(SWITCHES, chosen))) for chosen in itertools.product(*SWITCHES.values())]
+    return [nested(dict(zip(SWITCHES, chosen, strict=True))) for chosen in itertools.product(*SWITCHES.values())]
 
 
 def nested(flat: dict) -> dict:
@@ -97,7 +97,13 @@ def check_api_rights(objects: list[dict], pod: dict, values: dict) -> None:
     roles = [found for found in objects if found["kind"] == "ClusterRole"]
     assert len(roles) == (1 if uses_api and values["rbac"]["create"] else 0), values
     for role in roles:
-        granted = {(group, what, verb) for rule in role["rules"] for group in rule["apiGroups"] for what in rule["resources"] for verb in rule["verbs"]}
+        granted = {
+            (group, what, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for what in rule["resources"]
+            for verb in rule["verbs"]
+        }
         expected = {("", "pods", "get")} if config["kubernetesEnrichment"] else set()
         expected |= {("events.k8s.io", "events", verb) for verb in ("create", "patch") if config["kubernetesEvents"]}
         assert granted == expected, values
@@ -120,7 +126,11 @@ def test_openshift_constraints_allow_what_the_pod_asks_for_and_no_more():
     assert constraints["allowedCapabilities"] == container["securityContext"]["capabilities"]["add"]
     assert constraints["requiredDropCapabilities"] == ["ALL"]
     assert constraints["users"] == ["system:serviceaccount:oom-watcher:oom-watcher"]
-    refused = [key for key in constraints if key.startswith("allow") and key not in ("allowedCapabilities", "allowHostDirVolumePlugin")]
+    refused = [
+        key
+        for key in constraints
+        if key.startswith("allow") and key not in ("allowedCapabilities", "allowHostDirVolumePlugin")
+    ]
     assert refused and all(constraints[key] is False for key in refused)
 
 

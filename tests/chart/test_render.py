@@ -3,7 +3,9 @@
 import json
 import re
 import subprocess
+import tarfile
 import tomllib
+from pathlib import Path
 
 import helm_python
 import kubernetes_validate
@@ -74,7 +76,10 @@ def test_kubectl_manifests_are_current():
 def test_kubectl_parses_the_manifests(path: str, need):
     result = subprocess.run(
         [need("kubectl"), "label", "--local", "-f", K8S / path, "parsed=yes", "-o", "name"],
-        capture_output=True, text=True, check=True, env={"KUBECONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"KUBECONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
     )
     objects = helm.parse((K8S / path).read_text())
     assert len(result.stdout.split()) == len(objects) > 0
@@ -86,7 +91,15 @@ def test_no_api_manifests_have_no_rights_at_all():
 
 
 def test_environment_follows_the_rule_and_leaves_out_what_is_empty():
-    values = {"resources": {"limits": {"memory": "1Gi"}}, "config": {"ringBufferSize": 268435456, "podLabels": ["app", "team"], "metricsAddress": "", "zeroSeries": False}}
+    values = {
+        "resources": {"limits": {"memory": "1Gi"}},
+        "config": {
+            "ringBufferSize": 268435456,
+            "podLabels": ["app", "team"],
+            "metricsAddress": "",
+            "zeroSeries": False,
+        },
+    }
     _, container = helm.agent(helm.render(values))
     given = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert given["RING_BUFFER_SIZE"] == "268435456"  # not 2.68435456e+08
@@ -97,7 +110,9 @@ def test_environment_follows_the_rule_and_leaves_out_what_is_empty():
 
 def test_node_and_pod_are_told_by_the_downward_api():
     _, container = helm.agent(helm.render())
-    paths = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"] if "valueFrom" in entry}
+    paths = {
+        entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"] if "valueFrom" in entry
+    }
     assert paths == {"NODE_NAME": "spec.nodeName", "POD_UID": "metadata.uid"}
 
 
@@ -112,7 +127,10 @@ def test_every_setting_is_an_option_of_the_agent():
 
 
 def test_scrapes_keep_the_victims_labels():
-    for kind, key, where in [("ServiceMonitor", "serviceMonitor", "endpoints"), ("PodMonitor", "podMonitor", "podMetricsEndpoints")]:
+    for kind, key, where in [
+        ("ServiceMonitor", "serviceMonitor", "endpoints"),
+        ("PodMonitor", "podMonitor", "podMetricsEndpoints"),
+    ]:
         monitor = helm.only(helm.render({key: {"enabled": True}}), kind)
         (endpoint,) = monitor["spec"][where]
         assert endpoint["honorLabels"] is True
@@ -121,7 +139,9 @@ def test_scrapes_keep_the_victims_labels():
 
 
 def test_selectors_match_the_pods_and_nothing_of_another_release():
-    objects = helm.render({"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}}, tests=True, release="one")
+    objects = helm.render(
+        {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}}, tests=True, release="one"
+    )
     daemonset = helm.only(objects, "DaemonSet")
     labels = daemonset["spec"]["template"]["metadata"]["labels"]
     test_pod = helm.only(objects, "Pod")["metadata"]["labels"]
@@ -151,8 +171,23 @@ def test_one_version_everywhere():
     assert container["image"].endswith(f":{version}")
 
 
+def test_package_has_what_users_need_and_not_what_tests_need(tmp_path: Path):
+    with tarfile.open(helm_python.package(CHART, destination=tmp_path)) as archive:
+        names = {name.removeprefix("oom-watcher/") for name in archive.getnames()}
+    assert {
+        "README.md",
+        "values.schema.json",
+        "files/alerts.yaml",
+        "files/dashboard.json",
+        "templates/NOTES.txt",
+    } <= names
+    assert not any(name.startswith("ci/") for name in names)
+
+
 def test_app_armor_profile_is_set_where_kubernetes_knows_it():
-    daemonset = helm.only(helm.render({"appArmorProfile": {"type": "Localhost", "localhostProfile": "oom"}}), "DaemonSet")
+    daemonset = helm.only(
+        helm.render({"appArmorProfile": {"type": "Localhost", "localhostProfile": "oom"}}), "DaemonSet"
+    )
     container = daemonset["spec"]["template"]["spec"]["containers"][0]
     assert container["securityContext"]["appArmorProfile"] == {"type": "Localhost", "localhostProfile": "oom"}
     kubernetes_validate.validate(daemonset, NEWEST, strict=True)
@@ -172,7 +207,12 @@ def test_digest_decides_over_the_tag():
 
 def test_notes_say_what_to_do_next():
     notes = helm.render_files({"capabilities": {"sysAdmin": True}})["templates/NOTES.txt"]
-    for expected in ("rollout status", "helm -n oom-watcher test oom-watcher", "podMonitor.enabled=true", "sysAdmin is on"):
+    for expected in (
+        "rollout status",
+        "helm -n oom-watcher test oom-watcher",
+        "podMonitor.enabled=true",
+        "sysAdmin is on",
+    ):
         assert expected in notes
 
 
@@ -184,7 +224,11 @@ def test_dashboard_config_map_carries_the_dashboard():
 
 @pytest.mark.parametrize(
     ("values", "made"),
-    [({}, False), ({"priorityQuota": {"create": "always"}}, True), ({"priorityQuota": {"create": "always"}, "priorityClassName": ""}, False)],
+    [
+        ({}, False),
+        ({"priorityQuota": {"create": "always"}}, True),
+        ({"priorityQuota": {"create": "always"}, "priorityClassName": ""}, False),
+    ],
     ids=["auto, not on GKE", "always", "no system priority"],
 )
 def test_priority_quota_only_where_a_system_priority_needs_it(values: dict, made: bool):

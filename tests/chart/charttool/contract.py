@@ -1,7 +1,7 @@
 """Which metrics the agent exports, and with which labels: what alerts and dashboard may name.
 
-fixtures/metrics.json states it, so that the chart can be checked without an agent; `metrics` compares it with the exposition
-of a real one.
+fixtures/metrics.json states it, so that the chart can be checked without an agent; `metrics` compares it with the
+exposition of a real one.
 """
 
 import json
@@ -37,7 +37,7 @@ def series(exposition: str) -> list[tuple[str, dict[str, str], str]]:
 
 
 def differences(exposition: str) -> list[str]:
-    """What an agent's exposition says otherwise than the stated contract; a metric without a series yet is no difference."""
+    """Where an agent's exposition differs from the contract; a metric without a series yet is no difference."""
     stated = metrics()
     wrong = []
     for name, labels, _ in series(exposition):

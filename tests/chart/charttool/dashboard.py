@@ -45,11 +45,7 @@ def queries(seconds: int = 300, job: str = "oom-watcher") -> list[Query]:
 
 def variable_queries() -> list[str]:
     """Queries of the dashboard's own variables, in Grafana's form."""
-    return [
-        variable["query"]["query"]
-        for variable in load()["templating"]["list"]
-        if variable["type"] == "query"
-    ]
+    return [variable["query"]["query"] for variable in load()["templating"]["list"] if variable["type"] == "query"]
 
 
 def _fill(expression: str, variables: dict[str, str]) -> str:

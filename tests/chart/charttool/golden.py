@@ -25,7 +25,7 @@ def load(values: Path) -> dict:
 
 
 def wanted() -> dict[Path, str]:
-    """Every golden file with the text that it should have. The dashboard is left out: its source is in the chart as it is."""
+    """Every golden file with the text that it should have; the dashboard, which is a file as it is, is left out."""
     return {GOLDEN / f"{name_of(values)}.yaml": _document(values) for values in VALUES}
 
 

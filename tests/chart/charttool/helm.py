@@ -25,7 +25,9 @@ INSTALL_ORDER = [
 ]
 
 
-def render_files(values: Values | None = None, *, release: str = "oom-watcher", namespace: str = "oom-watcher") -> dict[str, str]:
+def render_files(
+    values: Values | None = None, *, release: str = "oom-watcher", namespace: str = "oom-watcher"
+) -> dict[str, str]:
     """Every template's output by its path inside the chart; raises HelmError with the chart's own sentence."""
     with helm_python.Chart.load(CHART) as chart:
         files = chart.render(values=values or {}, name=release, namespace=namespace)
@@ -57,7 +59,9 @@ def render(values: Values | None = None, *, tests: bool = False, **release: str)
 def render_documents(values: Values | None = None, **release: str) -> list[tuple[Object, str]]:
     """Every rendered object with its text, in Helm's order."""
     files = render_files(values, **release)
-    rendered = [document for path, text in files.items() if not path.endswith("NOTES.txt") for document in documents(text)]
+    rendered = [
+        document for path, text in files.items() if not path.endswith("NOTES.txt") for document in documents(text)
+    ]
     return sorted(rendered, key=_install_position)
 
 

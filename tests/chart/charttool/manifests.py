@@ -12,25 +12,39 @@ from .paths import K8S, RENDERED_VALUES
 
 # A label that says Helm owns the object would be wrong, and makes Helm refuse or adopt it.
 HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
-RUN = {"Namespace", "NetworkPolicy", "ResourceQuota", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Service", "DaemonSet"}
+RUN = {
+    "Namespace",
+    "NetworkPolicy",
+    "ResourceQuota",
+    "ServiceAccount",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "Service",
+    "DaemonSet",
+}
 
 # File → (values, kinds, what it is).
 FILES = {
     "daemonset.yaml": ("kubectl", RUN, "Everything the agent needs to run."),
     "servicemonitor.yaml": ("kubectl", {"ServiceMonitor"}, "Scraping by the Prometheus operator."),
-    "prometheusrule.yaml": ("kubectl", {"PrometheusRule"}, "Alerts for the Prometheus operator; docs/operations.md is their runbook."),
+    "prometheusrule.yaml": (
+        "kubectl",
+        {"PrometheusRule"},
+        "Alerts for the Prometheus operator; docs/operations.md is their runbook.",
+    ),
     "grafana-dashboard.yaml": ("kubectl", {"ConfigMap"}, "The dashboard, for Grafana's sidecar."),
-    "no-api/daemonset.yaml": ("no-api", RUN, "As ../daemonset.yaml, but the agent never talks to the API server: no role, no token."),
+    "no-api/daemonset.yaml": (
+        "no-api",
+        RUN,
+        "As ../daemonset.yaml, but the agent never talks to the API server: no role, no token.",
+    ),
 }
 
 
 def wanted() -> dict[Path, str]:
     """Every file with the text that it should have."""
     rendered = {name: render_documents(_values(name)) for name in {values for values, _, _ in FILES.values()}}
-    return {
-        K8S / name: _document(rendered[values], kinds, about)
-        for name, (values, kinds, about) in FILES.items()
-    }
+    return {K8S / name: _document(rendered[values], kinds, about) for name, (values, kinds, about) in FILES.items()}
 
 
 def _values(name: str) -> Object:

@@ -1,7 +1,7 @@
 """helm/oom-watcher/README.md: its tables of values, written from the comments in values.yaml.
 
-The rest of the README is its own; only what is between the two markers is generated. The comments' form is said at the top of
-values.yaml.
+The rest of the README is its own; only what is between the two markers is generated. The comments' form is said at the
+top of values.yaml.
 """
 
 import json
