@@ -1,0 +1,53 @@
+{{/*
+The agent's environment: one variable for each key of `config`, named by rule (`ringBufferSize` is RING_BUFFER_SIZE), so that
+a new setting of the agent needs a line in values.yaml and its schema, and nothing here.
+*/}}
+
+{{- define "oom-watcher.configEnv" -}}
+{{- range $key, $value := .Values.config }}
+{{- $text := "" }}
+{{- if kindIs "slice" $value }}
+{{- $text = join "," $value }}
+{{- else if kindIs "float64" $value }}
+{{- $text = $value | int64 | toString }}
+{{- else if not (kindIs "invalid" $value) }}
+{{- $text = $value | toString }}
+{{- end }}
+{{- if $text }}
+- name: {{ include "oom-watcher.envName" $key }}
+  value: {{ $text | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "oom-watcher.envName" -}}
+{{ . | snakecase | upper }}
+{{- end }}
+
+{{- define "oom-watcher.capabilities" -}}
+- BPF
+- PERFMON
+{{- if .Values.capabilities.sysResource }}
+- SYS_RESOURCE
+{{- end }}
+{{- if .Values.capabilities.syslog }}
+- SYSLOG
+{{- end }}
+{{- if .Values.capabilities.sysAdmin }}
+- SYS_ADMIN
+{{- end }}
+{{- end }}
+
+{{/* Host paths: a list of {name, path, type}; each is mounted read-only at its own path. */}}
+{{- define "oom-watcher.hostMounts" -}}
+{{- with .Values.config.containerLogDir }}
+- {name: container-log-links, path: {{ . | quote }}, type: Directory}
+{{- end }}
+{{- with .Values.config.podLogDir }}
+- {name: pod-logs, path: {{ . | quote }}, type: Directory}
+{{- end }}
+{{- with .Values.config.criSocket }}
+{{- /* The socket and not its directory: below that are the mounts of all containers, which a bind mount would hold. */}}
+- {name: cri-socket, path: {{ . | quote }}, type: Socket}
+{{- end }}
+{{- end }}

@@ -1,0 +1,64 @@
+{{/* Combinations that render but do not work: each fails with a sentence that says what to change. */}}
+
+{{- define "oom-watcher.guards" -}}
+{{- if and .Values.serviceMonitor.enabled .Values.podMonitor.enabled }}
+{{- fail "serviceMonitor.enabled and podMonitor.enabled are both true: every agent would be scraped twice and every kill counted twice. Enable one of them." }}
+{{- end }}
+{{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
+{{- fail "serviceMonitor.enabled needs the Service that it selects: set service.enabled=true, or use podMonitor.enabled instead." }}
+{{- end }}
+{{- if and (include "oom-watcher.usesApi" .) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty: the namespace's account \"default\" would get rights on pods and events. Name an account, or set config.kubernetesEnrichment=false and config.kubernetesEvents=false." }}
+{{- end }}
+{{- if and .Values.rbac.listPods (not .Values.config.kubernetesEnrichment) }}
+{{- fail "rbac.listPods grants a right that nothing uses while config.kubernetesEnrichment is false: set one of them the other way." }}
+{{- end }}
+{{- if and .Values.appArmorProfile (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
+{{- fail (printf "appArmorProfile needs Kubernetes 1.30 or later and this is %s: use the annotation container.apparmor.security.beta.kubernetes.io/oom-watcher in podAnnotations." .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- $address := .Values.config.metricsAddress | default "" }}
+{{- if or (hasPrefix "127." $address) (eq "::1" $address) }}
+{{- fail "config.metricsAddress is a loopback address: neither the kubelet's probes nor Prometheus reach it. Leave it empty." }}
+{{- end }}
+{{- include "oom-watcher.guardMemory" . }}
+{{- include "oom-watcher.guardEnv" . }}
+{{- include "oom-watcher.guardAlerts" . }}
+{{- end }}
+
+{{/* 24 MiB: what the agent takes at its start, when it reads the kernel's type information. A limit in other units is let pass. */}}
+{{- define "oom-watcher.guardMemory" -}}
+{{- $limit := dig "limits" "memory" "" .Values.resources | toString }}
+{{- $ring := .Values.config.ringBufferSize | default 0 | int64 }}
+{{- if regexMatch "^[0-9]+[MG]i$" $limit }}
+{{- $bytes := mul (regexFind "^[0-9]+" $limit | int64) (ternary 1073741824 1048576 (hasSuffix "Gi" $limit)) }}
+{{- if lt $bytes (add $ring 25165824) }}
+{{- fail (printf "resources.limits.memory is %s, which does not hold config.ringBufferSize (%d bytes) and 24Mi for the agent: it would be killed at its start. Raise the limit or lower the size." $limit $ring) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "oom-watcher.guardEnv" -}}
+{{- $own := list "NODE_NAME" "POD_UID" }}
+{{- range $key, $value := .Values.config }}
+{{- $own = append $own (include "oom-watcher.envName" $key) }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if has .name $own }}
+{{- fail (printf "extraEnv sets %s, which the chart sets itself: use the key of config instead." .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "oom-watcher.guardAlerts" -}}
+{{- $known := list }}
+{{- range (.Files.Get "files/alerts.yaml" | fromYaml).groups }}
+{{- range .rules }}
+{{- $known = append $known .alert }}
+{{- end }}
+{{- end }}
+{{- range concat .Values.prometheusRule.disabled (keys .Values.prometheusRule.severities) }}
+{{- if not (has . $known) }}
+{{- fail (printf "prometheusRule names the alert %s, which does not exist. The alerts are: %s." . (join ", " $known)) }}
+{{- end }}
+{{- end }}
+{{- end }}

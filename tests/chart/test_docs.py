@@ -1,0 +1,66 @@
+"""The chart's documents: their links lead somewhere, and what they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from charttool import contract, readme
+from charttool.paths import CHART, DOCS, ROOT
+
+OWNED = [DOCS / "install.md", DOCS / "operations.md", DOCS / "security.md", CHART / "README.md"]
+# Written by other parts of the repository.
+ELSEWHERE = {DOCS / "metrics.md", DOCS / "kernel-support.md", ROOT / "SECURITY.md"}
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", OWNED, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path):
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked in ELSEWHERE or linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("path", OWNED, ids=lambda path: path.name)
+def test_values_that_are_named_exist(path: Path):
+    groups = "|".join(key for key, value in DEFAULTS.items() if isinstance(value, dict) and value)
+    text = re.sub(re.escape(readme.BEGIN) + ".*" + re.escape(readme.END), "", path.read_text(), flags=re.DOTALL)
+    for named in re.findall(rf"(?:`|--set )((?:{groups})\.[A-Za-z.]+)", text):
+        # A map of free keys (labels) counts for the key below it.
+        assert exists(named) or (named.count(".") == 2 and exists(named.rpartition(".")[0])), named
+
+
+def exists(path: str) -> bool:
+    """Whether the defaults have a value there."""
+    try:
+        readme.lookup(DEFAULTS, path)
+    except KeyError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("path", OWNED, ids=lambda path: path.name)
+def test_metrics_that_are_named_exist(path: Path):
+    # Of the agent's further metrics, which neither alert nor dashboard reads.
+    further = {"oom_watcher_kills_before_start", "oom_watcher_series_evicted_total", "oom_watcher_http_rejected_total"}
+    named = set(re.findall(r"`(oom_[a-z_]+)", path.read_text())) - {"oom_score_adj", "oom_kill"}
+    assert named <= set(contract.metrics()) | further
+
+
+def test_every_stage_of_the_agent_has_its_row_in_the_runbook():
+    page = (ROOT / "tests" / "chart" / "fixtures" / "agent-after.txt").read_text()
+    stages = {labels["stage"] for name, labels, _ in contract.series(page) if name == "oom_watcher_lost_events_total"}
+    runbook = (DOCS / "operations.md").read_text()
+    assert {stage for stage in stages if f"| `{stage}` |" not in runbook} == {"report"}, "nothing can be lost there"

@@ -1,0 +1,149 @@
+"""The least privilege: in every combination of switches the DaemonSet has what its values ask for and nothing else."""
+
+import itertools
+
+import pytest
+
+from charttool import helm
+
+SWITCHES = {
+    "config.kubernetesEnrichment": (True, False),
+    "config.kubernetesEvents": (True, False),
+    "config.podLogDir": ("", "/var/log/pods"),
+    "config.criSocket": ("", "/run/containerd/containerd.sock"),
+    "capabilities.sysResource": (False, True),
+    "capabilities.sysAdmin": (False, True),
+    "rbac.create": (True, False),
+    "openshift.enabled": (False, True),
+}
+
+
+def combinations() -> list[dict]:
+    """Every combination of the switches, as values."""
+    return [nested(dict(zip(SWITCHES, chosen, strict=True))) for chosen in itertools.product(*SWITCHES.values())]
+
+
+def nested(flat: dict) -> dict:
+    """Dotted paths turned into values."""
+    values: dict = {}
+    for path, value in flat.items():
+        *parents, key = path.split(".")
+        inner = values
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = value
+    return values
+
+
+def test_defaults_are_exactly_the_documented_privileges():
+    pod, container = helm.agent(helm.render())
+    assert container["securityContext"] == {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "capabilities": {"drop": ["ALL"], "add": ["BPF", "PERFMON"]},
+    }
+    assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
+    assert (pod["hostNetwork"], pod["hostPID"], pod["hostIPC"]) == (False, False, False)
+    assert pod["volumes"] == [
+        {"name": "container-log-links", "hostPath": {"path": "/var/log/containers", "type": "Directory"}}
+    ]
+    assert container["volumeMounts"] == [
+        {"name": "container-log-links", "mountPath": "/var/log/containers", "readOnly": True}
+    ]
+
+
+def test_nothing_is_granted_unasked_in_any_combination():
+    for values in combinations():
+        objects = helm.render(values)
+        pod, container = helm.agent(objects)
+        check_confinement(pod, container, values)
+        check_capabilities(container, values)
+        check_mounts(pod, container, values)
+        check_api_rights(objects, pod, values)
+
+
+def check_confinement(pod: dict, container: dict, values: dict) -> None:
+    context = container["securityContext"]
+    assert context["privileged"] is False and context["allowPrivilegeEscalation"] is False, values
+    assert context["readOnlyRootFilesystem"] is True, values
+    assert not (pod["hostNetwork"] or pod["hostPID"] or pod["hostIPC"]), values
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", values
+    assert ("seLinuxOptions" in context) == values["openshift"]["enabled"], values
+
+
+def check_capabilities(container: dict, values: dict) -> None:
+    expected = {"BPF", "PERFMON"}
+    expected |= {"SYS_RESOURCE"} if values["capabilities"]["sysResource"] else set()
+    expected |= {"SYS_ADMIN"} if values["capabilities"]["sysAdmin"] else set()
+    capabilities = container["securityContext"]["capabilities"]
+    assert capabilities["drop"] == ["ALL"] and set(capabilities["add"]) == expected, values
+
+
+def check_mounts(pod: dict, container: dict, values: dict) -> None:
+    config = values["config"]
+    expected = {"/var/log/containers", config["podLogDir"], config["criSocket"]} - {""}
+    assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == expected, values
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == expected, values
+    assert all(mount["readOnly"] for mount in container["volumeMounts"]), values
+
+
+def check_api_rights(objects: list[dict], pod: dict, values: dict) -> None:
+    config = values["config"]
+    uses_api = config["kubernetesEnrichment"] or config["kubernetesEvents"]
+    assert pod["automountServiceAccountToken"] is uses_api, values
+    roles = [found for found in objects if found["kind"] == "ClusterRole"]
+    assert len(roles) == (1 if uses_api and values["rbac"]["create"] else 0), values
+    for role in roles:
+        granted = {
+            (group, what, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for what in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        expected = {("", "pods", "get")} if config["kubernetesEnrichment"] else set()
+        expected |= {("events.k8s.io", "events", verb) for verb in ("create", "patch") if config["kubernetesEvents"]}
+        assert granted == expected, values
+
+
+def test_a_service_account_never_mounts_its_token_by_itself():
+    assert helm.only(helm.render(), "ServiceAccount")["automountServiceAccountToken"] is False
+
+
+def test_listing_pods_is_a_right_of_its_own():
+    role = helm.only(helm.render({"rbac": {"listPods": True}}), "ClusterRole")
+    assert role["rules"][0]["verbs"] == ["get", "list"]
+
+
+def test_openshift_constraints_allow_what_the_pod_asks_for_and_no_more():
+    values = {"openshift": {"enabled": True}, "capabilities": {"sysResource": True}}
+    objects = helm.render(values)
+    constraints = helm.only(objects, "SecurityContextConstraints")
+    _, container = helm.agent(objects)
+    assert constraints["allowedCapabilities"] == container["securityContext"]["capabilities"]["add"]
+    assert constraints["requiredDropCapabilities"] == ["ALL"]
+    assert constraints["users"] == ["system:serviceaccount:oom-watcher:oom-watcher"]
+    refused = [
+        key
+        for key in constraints
+        if key.startswith("allow") and key not in ("allowedCapabilities", "allowHostDirVolumePlugin")
+    ]
+    assert refused and all(constraints[key] is False for key in refused)
+
+
+@pytest.mark.parametrize(
+    ("values", "egress_ports"),
+    [
+        ({}, [443, 6443, 53, 53]),
+        ({"config": {"kubernetesEnrichment": False, "kubernetesEvents": False}}, []),
+    ],
+    ids=["with the API", "without the API"],
+)
+def test_network_policy_opens_only_what_is_used(values: dict, egress_ports: list[int]):
+    policy = helm.only(helm.render({**values, "networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["metrics"]
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == egress_ports

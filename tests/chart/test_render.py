@@ -1,0 +1,235 @@
+"""What the chart renders is what Kubernetes takes, and what the repository says it renders."""
+
+import json
+import re
+import subprocess
+import tarfile
+import tomllib
+from pathlib import Path
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+
+from charttool import contract, generated, golden, helm, manifests
+from charttool.paths import CHART, K8S, ROOT
+
+# The oldest version that Chart.yaml admits and the newest whose schema there is.
+OLDEST = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"].removeprefix(">=").removesuffix("-0")
+NEWEST = kubernetes_validate.latest_version()
+# Kinds of operators, of which Kubernetes publishes no schema.
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "SecurityContextConstraints"}
+ALL_VALUES = {golden.name_of(path): golden.load(path) for path in golden.VALUES}
+
+
+def test_the_matrix_has_the_version_that_the_chart_promises():
+    found = helm.only(helm.render(), "DaemonSet")
+    assert kubernetes_validate.validate(found, OLDEST) == OLDEST.rsplit(".", 1)[0], "the nearest schema is an older one"
+
+
+@pytest.mark.parametrize("name", ALL_VALUES)
+def test_lint_is_clean(name: str):
+    report = helm_python.lint(CHART, ALL_VALUES[name], strict=True)
+    said = [message for message in report["messages"] if "icon is recommended" not in message["error"]]
+    assert said == [] and report["errors"] == []
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("name", ALL_VALUES)
+def test_objects_match_kubernetes_schemas(name: str, version: str):
+    objects = helm.render(ALL_VALUES[name], tests=True)
+    known = [found for found in objects if found["kind"] not in CUSTOM]
+    assert {"DaemonSet", "ServiceAccount"} <= {found["kind"] for found in known}
+    for found in known:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_the_schemas_would_notice_a_wrong_field():
+    found = helm.only(helm.render(), "DaemonSet")
+    found["spec"]["template"]["spec"]["hostPid"] = False
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(found, NEWEST, strict=True)
+
+
+@pytest.mark.parametrize("name", ALL_VALUES)
+def test_every_object_is_labelled_and_in_a_namespace(name: str):
+    clusterwide = {"ClusterRole", "ClusterRoleBinding", "SecurityContextConstraints"}
+    for found in helm.render(ALL_VALUES[name], tests=True):
+        if found["metadata"]["name"].endswith("-extra"):
+            continue
+        labels = found["metadata"]["labels"]
+        assert labels["app.kubernetes.io/instance"] == "oom-watcher"
+        assert ("namespace" in found["metadata"]) == (found["kind"] not in clusterwide), found["kind"]
+
+
+def test_golden_renderings_are_current():
+    assert generated.settle(golden.wanted(), check=True, command="golden") == 0
+
+
+def test_kubectl_manifests_are_current():
+    assert generated.settle(manifests.wanted(), check=True, command="render") == 0
+    assert set(manifests.wanted()) == set(K8S.rglob("*.yaml")), "a file in k8s/ that nothing renders"
+
+
+@pytest.mark.parametrize("path", manifests.FILES)
+def test_kubectl_parses_the_manifests(path: str, need):
+    result = subprocess.run(
+        [need("kubectl"), "label", "--local", "-f", K8S / path, "parsed=yes", "-o", "name"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"KUBECONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
+    )
+    objects = helm.parse((K8S / path).read_text())
+    assert len(result.stdout.split()) == len(objects) > 0
+
+
+def test_no_api_manifests_have_no_rights_at_all():
+    kinds = {found["kind"] for found in helm.parse((K8S / "no-api" / "daemonset.yaml").read_text())}
+    assert kinds == {"Namespace", "ServiceAccount", "Service", "DaemonSet"}
+
+
+def test_environment_follows_the_rule_and_leaves_out_what_is_empty():
+    values = {
+        "resources": {"limits": {"memory": "1Gi"}},
+        "config": {
+            "ringBufferSize": 268435456,
+            "podLabels": ["app", "team"],
+            "metricsAddress": "",
+            "zeroSeries": False,
+        },
+    }
+    _, container = helm.agent(helm.render(values))
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert given["RING_BUFFER_SIZE"] == "268435456"  # not 2.68435456e+08
+    assert given["POD_LABELS"] == "app,team"
+    assert given["ZERO_SERIES"] == "false"
+    assert "METRICS_ADDRESS" not in given and "CRI_SOCKET" not in given
+
+
+def test_node_and_pod_are_told_by_the_downward_api():
+    _, container = helm.agent(helm.render())
+    paths = {
+        entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"] if "valueFrom" in entry
+    }
+    assert paths == {"NODE_NAME": "spec.nodeName", "POD_UID": "metadata.uid"}
+
+
+def test_every_setting_is_an_option_of_the_agent():
+    source = ROOT / "oom-watcher" / "src" / "cli.rs"
+    if not source.exists():
+        pytest.skip("the agent has no command line yet")
+    options = set(re.findall(r"^    pub (\w+): (?:Option<)?String", source.read_text(), re.MULTILINE))
+    _, container = helm.agent(helm.render(ALL_VALUES["everything"]))
+    set_by_chart = {entry["name"].lower() for entry in container["env"]} - {"https_proxy"}
+    assert set_by_chart == options - {"timeout"}
+
+
+def test_scrapes_keep_the_victims_labels():
+    for kind, key, where in [
+        ("ServiceMonitor", "serviceMonitor", "endpoints"),
+        ("PodMonitor", "podMonitor", "podMetricsEndpoints"),
+    ]:
+        monitor = helm.only(helm.render({key: {"enabled": True}}), kind)
+        (endpoint,) = monitor["spec"][where]
+        assert endpoint["honorLabels"] is True
+        assert {"node"} == {relabeling["targetLabel"] for relabeling in endpoint["relabelings"]}
+        assert {"namespace", "pod", "container"} <= contract.metrics()["oom_kills_total"]
+
+
+def test_selectors_match_the_pods_and_nothing_of_another_release():
+    objects = helm.render(
+        {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}}, tests=True, release="one"
+    )
+    daemonset = helm.only(objects, "DaemonSet")
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    test_pod = helm.only(objects, "Pod")["metadata"]["labels"]
+    selectors = [
+        daemonset["spec"]["selector"]["matchLabels"],
+        helm.only(objects, "Service")["spec"]["selector"],
+        helm.only(objects, "PodMonitor")["spec"]["selector"]["matchLabels"],
+        helm.only(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= test_pod.items()
+        assert selector["app.kubernetes.io/instance"] == "one"
+
+
+def test_two_releases_share_no_name():
+    one, two = (helm.render(release="oom-watcher", namespace=namespace) for namespace in ("one", "two"))
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        assert helm.only(one, kind)["metadata"]["name"] != helm.only(two, kind)["metadata"]["name"]
+
+
+def test_one_version_everywhere():
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    _, container = helm.agent(helm.render())
+    assert container["image"].endswith(f":{version}")
+
+
+def test_package_has_what_users_need_and_not_what_tests_need(tmp_path: Path):
+    with tarfile.open(helm_python.package(CHART, destination=tmp_path)) as archive:
+        names = {name.removeprefix("oom-watcher/") for name in archive.getnames()}
+    assert {
+        "README.md",
+        "values.schema.json",
+        "files/alerts.yaml",
+        "files/dashboard.json",
+        "templates/NOTES.txt",
+    } <= names
+    assert not any(name.startswith("ci/") for name in names)
+
+
+def test_app_armor_profile_is_set_where_kubernetes_knows_it():
+    daemonset = helm.only(
+        helm.render({"appArmorProfile": {"type": "Localhost", "localhostProfile": "oom"}}), "DaemonSet"
+    )
+    container = daemonset["spec"]["template"]["spec"]["containers"][0]
+    assert container["securityContext"]["appArmorProfile"] == {"type": "Localhost", "localhostProfile": "oom"}
+    kubernetes_validate.validate(daemonset, NEWEST, strict=True)
+
+
+def test_kubectl_manifests_keep_the_comments_and_lose_helms_labels():
+    text = (K8S / "daemonset.yaml").read_text()
+    assert "# Kubernetes gives added capabilities to root only" in text
+    assert "helm.sh/" not in text and "managed-by" not in text
+
+
+def test_digest_decides_over_the_tag():
+    digest = "sha256:" + "0" * 64
+    _, container = helm.agent(helm.render({"image": {"tag": "latest", "digest": digest}}))
+    assert container["image"] == f"ghcr.io/oom-watcher/oom-watcher:latest@{digest}"
+
+
+def test_notes_say_what_to_do_next():
+    notes = helm.render_files({"capabilities": {"sysAdmin": True}})["templates/NOTES.txt"]
+    for expected in (
+        "rollout status",
+        "helm -n oom-watcher test oom-watcher",
+        "podMonitor.enabled=true",
+        "sysAdmin is on",
+    ):
+        assert expected in notes
+
+
+def test_dashboard_config_map_carries_the_dashboard():
+    config = helm.only(helm.render({"dashboard": {"enabled": True}}), "ConfigMap")
+    shipped = json.loads(config["data"]["oom-watcher.json"])
+    assert shipped == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("values", "made"),
+    [
+        ({}, False),
+        ({"priorityQuota": {"create": "always"}}, True),
+        ({"priorityQuota": {"create": "always"}, "priorityClassName": ""}, False),
+    ],
+    ids=["auto, not on GKE", "always", "no system priority"],
+)
+def test_priority_quota_only_where_a_system_priority_needs_it(values: dict, made: bool):
+    assert any(found["kind"] == "ResourceQuota" for found in helm.render(values)) is made

@@ -1,0 +1,130 @@
+"""values.yaml, its schema, its guards and its README say the same."""
+
+import json
+
+import helm_python
+import pytest
+import yaml
+
+from charttool import generated, helm, readme
+from charttool.paths import CHART
+
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+
+def resolve(schema: dict) -> dict:
+    """The schema behind a reference."""
+    while "$ref" in schema:
+        schema = SCHEMA["definitions"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def closed_keys(schema: dict, prefix: str = "") -> set[str]:
+    """Dotted paths of every value that the schema names."""
+    found = set()
+    for key, inner in resolve(schema).get("properties", {}).items():
+        found |= {prefix + key} | closed_keys(inner, f"{prefix}{key}.")
+    return found
+
+
+def default_keys(values: dict, schema: dict, prefix: str = "") -> set[str]:
+    """Dotted paths of every default, down to where the schema leaves the form to the user."""
+    found = set()
+    for key, value in values.items():
+        inner = resolve(resolve(schema).get("properties", {}).get(key, {}))
+        found.add(prefix + key)
+        if isinstance(value, dict) and "properties" in inner:
+            found |= default_keys(value, inner, f"{prefix}{key}.")
+    return found
+
+
+# Keys that the schema knows and the defaults leave out: Helm's own, and fields of Kubernetes objects.
+NOT_DEFAULTED = {
+    "global",
+    "appArmorProfile.type",
+    "appArmorProfile.localhostProfile",
+    "imagePullSecrets.name",
+    "livenessProbe.successThreshold",
+    "livenessProbe.terminationGracePeriodSeconds",
+    "readinessProbe.successThreshold",
+    "readinessProbe.terminationGracePeriodSeconds",
+}
+
+
+def test_schema_and_defaults_have_the_same_keys():
+    assert closed_keys(SCHEMA) - default_keys(DEFAULTS, SCHEMA) == NOT_DEFAULTED - {"imagePullSecrets.name"}
+    assert default_keys(DEFAULTS, SCHEMA) - closed_keys(SCHEMA) == set()
+
+
+def test_every_value_is_described():
+    described = {path for section in readme.sections((CHART / "values.yaml").read_text()) for path, _ in section.values}
+    keys = default_keys(DEFAULTS, SCHEMA)
+    covered = {key for key in keys if any(key == path or key.startswith(f"{path}.") for path in described)}
+    parents = {key for key in keys if any(path.startswith(f"{key}.") for path in described)}
+    assert keys == covered | parents and described <= keys
+
+
+def test_readme_is_what_values_yaml_gives():
+    assert generated.settle(readme.wanted(), check=True, command="readme") == 0
+
+
+def test_a_description_without_a_key_is_refused():
+    with pytest.raises(readme.CommentError, match="lost"):
+        readme.sections("## Section\n# -- lost\n\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"confg": {}}, "confg"),
+        ({"config": {"metricPort": 1}}, "metricPort"),
+        ({"config": {"metricsPort": "8080"}}, "metricsPort"),
+        ({"config": {"metricsPort": 70000}}, "metricsPort"),
+        ({"config": {"ringBufferSize": 500000}}, "ringBufferSize"),
+        ({"config": {"output": "xml"}}, "output"),
+        ({"config": {"containerLogDir": "var/log"}}, "containerLogDir"),
+        ({"config": {"podLabels": ["not a label"]}}, "podLabels"),
+        ({"config": {"maxSeries": 5}}, "maxSeries"),
+        ({"image": {"digest": "sha256:short"}}, "digest"),
+        ({"image": {"tag": "a b"}}, "tag"),
+        ({"capabilities": {"netAdmin": True}}, "netAdmin"),
+        ({"tolerations": {}}, "tolerations"),
+        ({"serviceMonitor": {"interval": "soon"}}, "interval"),
+        ({"priorityQuota": {"create": True}}, "create"),
+        ({"extraEnv": [{"value": "nameless"}]}, "extraEnv"),
+        ({"prometheusRule": {"runbookUrl": "ftp://x"}}, "runbookUrl"),
+        ({"test": {"memoryLimit": "512Mi"}}, "memoryLimit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_schema_refuses_and_names_the_value(values: dict, said: str):
+    with helm_python.Chart.load(CHART) as chart, pytest.raises(helm_python.HelmValuesError, match=said):
+        chart.validate_schema(chart.merge_values(values))
+
+
+def test_global_values_of_a_parent_chart_are_accepted():
+    helm.render({"global": {"imageRegistry": "example.com"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "scraped twice.*Enable one"),
+        ({"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}, "set service.enabled=true"),
+        ({"serviceAccount": {"create": False}}, "Name an account"),
+        ({"rbac": {"listPods": True}, "config": {"kubernetesEnrichment": False}}, "a right that nothing uses"),
+        ({"config": {"metricsAddress": "127.0.0.1"}}, "loopback.*Leave it empty"),
+        ({"config": {"metricsAddress": "::1"}}, "loopback"),
+        ({"extraEnv": [{"name": "METRICS_PORT", "value": "1"}]}, "extraEnv sets METRICS_PORT"),
+        ({"extraEnv": [{"name": "NODE_NAME", "value": "x"}]}, "extraEnv sets NODE_NAME"),
+        ({"config": {"ringBufferSize": 67108864}}, "64Mi, which does not hold config.ringBufferSize .67108864 bytes"),
+        ({"resources": {"limits": {"memory": "16Mi"}}}, "would be killed at its start"),
+        ({"prometheusRule": {"disabled": ["OOMKil"]}}, "OOMKil, which does not exist"),
+        ({"prometheusRule": {"severities": {"Nope": "info"}}}, "Nope, which does not exist"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_combinations_that_cannot_work_fail_with_a_sentence(values: dict, sentence: str):
+    with pytest.raises(helm_python.HelmError, match=sentence):
+        helm.render(values)
