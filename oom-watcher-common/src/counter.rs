@@ -1,4 +1,4 @@
-//! Slots of the kernel program's counter map (a per-CPU array of `u64`); the agent sums the CPUs.
+//! Slots of the kernel program's counter map: an array of `u64` that the agent maps into its memory.
 
 /// Calls of the `mark_victim` hook.
 pub const MARKS: u32 = 0;

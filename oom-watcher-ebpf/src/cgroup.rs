@@ -120,8 +120,7 @@ pub(crate) fn fill_levels<const LEVELS: usize>(
         let limit_pages = css.get::<u64>(layout!(memcg_max));
         // A byte that is 0 or 1 (`bool oom_group`): the flag itself.
         let flags = u32::from(css.get::<u8>(layout!(memcg_oom_group))) & LEVEL_OOM_GROUP;
-        let level =
-            Level { id: node.get(layout!(kn_id)), usage_pages, limit_pages, name_offset, name_len, flags };
+        let level = Level { id: node.get(layout!(kn_id)), usage_pages, limit_pages, name_offset, name_len, flags };
         // SAFETY: `index` is below LEVELS, the length of the array that `places` points to.
         let place = unsafe { places.add(index) };
         // SAFETY: `place` is in the record, as just said.
@@ -147,12 +146,7 @@ pub(crate) fn fill_levels<const LEVELS: usize>(
 
 /// Writes the names of the trigger's memory cgroup, leaf first.
 #[inline(always)]
-pub(crate) fn fill_names<const LEVELS: usize>(
-    places: *mut NameLevel,
-    leaf: Address,
-    names: Names,
-    walk: *mut Walk,
-) {
+pub(crate) fn fill_names<const LEVELS: usize>(places: *mut NameLevel, leaf: Address, names: Names, walk: *mut Walk) {
     walk!(walk, count = 0);
     walk!(walk, complete = 0);
     let mut css = leaf;

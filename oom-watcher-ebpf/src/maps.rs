@@ -1,8 +1,9 @@
 //! The maps, each with its size and the reason for it.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, RingBuf},
 };
 use oom_watcher_common::counter;
 
@@ -12,9 +13,11 @@ use crate::{cgroup::Walk, incident::Slot};
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
 
-/// Counters; slots in `oom_watcher_common::counter`.
+/// Counters; slots in `oom_watcher_common::counter`. One for all CPUs: the hooks run one at a time, under `oom_lock`. Mapped by
+/// the agent, which then needs no system call to read them: before Linux 5.19 such a call wants a capability that the agent
+/// has given up by then.
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+pub(crate) static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, BPF_F_MMAPABLE);
 
 /// Bits of `oom_watcher_common::layout::hook`: written by the agent as it attaches.
 #[map]
@@ -42,8 +45,8 @@ pub(crate) static LIMIT_WRITERS: LruHashMap<u64, u64> = LruHashMap::with_max_ent
 #[inline(always)]
 pub(crate) fn count(slot: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is to this CPU's slot of the map and was checked; nobody else writes it meanwhile, since the
-        // hooks that count run one at a time under `oom_lock`.
+        // SAFETY: the pointer is to a slot of the map and was checked; nobody else writes it meanwhile, since the hooks that
+        // count run one at a time under `oom_lock`.
         unsafe { *counter += 1 };
     }
 }

@@ -230,8 +230,7 @@ impl Decoder {
         };
         let oom_level = level(kill!(bytes, oom_level, u32));
         let memcg = level(kill!(bytes, stats_level, u32)).map(|level| self.memcg(bytes, given, level));
-        let start_boottime_ns =
-            (given & valid::START_TIME != 0).then(|| kill!(bytes, start_boottime_ns, u64));
+        let start_boottime_ns = (given & valid::START_TIME != 0).then(|| kill!(bytes, start_boottime_ns, u64));
         Ok(OomKill {
             time: self.wall(time_ns),
             time_ns,
@@ -312,7 +311,8 @@ impl Decoder {
             levels.push(report::Level {
                 name: name(bytes, shape, offset, len)?,
                 id: field!(bytes, base, Level, id, u64),
-                usage_bytes: (given & valid::USAGE != 0).then(|| self.pages(field!(bytes, base, Level, usage_pages, u64))),
+                usage_bytes: (given & valid::USAGE != 0)
+                    .then(|| self.pages(field!(bytes, base, Level, usage_pages, u64))),
                 limit_bytes: if given & valid::LIMIT == 0 { None } else { self.limit(limit) },
                 oom_group: field!(bytes, base, Level, flags, u32) & LEVEL_OOM_GROUP != 0,
             });

@@ -181,8 +181,11 @@ impl DrillCgroup {
     }
 
     fn make(path: PathBuf) -> Result<Self, DrillError> {
-        fs::create_dir(&path)
-            .map_err(|source| DrillError::Cgroup { operation: "create", path: path.clone(), source })?;
+        fs::create_dir(&path).map_err(|source| DrillError::Cgroup {
+            operation: "create",
+            path: path.clone(),
+            source,
+        })?;
         Ok(Self { path })
     }
 
@@ -216,14 +219,16 @@ impl Drop for DrillCgroup {
 /// The memory controller must be on for the children of the root.
 fn enable_memory(mount: &Path) -> Result<(), DrillError> {
     let control = mount.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&control)
-        .map_err(|source| DrillError::Cgroup { operation: "read", path: control.clone(), source })?;
+    let enabled = fs::read_to_string(&control).map_err(|source| DrillError::Cgroup {
+        operation: "read",
+        path: control.clone(),
+        source,
+    })?;
     if enabled.split_whitespace().any(|name| name == "memory") { Ok(()) } else { write(&control, "+memory") }
 }
 
 fn write(path: &Path, value: &str) -> Result<(), DrillError> {
-    fs::write(path, value)
-        .map_err(|source| DrillError::Cgroup { operation: "write to", path: path.to_owned(), source })
+    fs::write(path, value).map_err(|source| DrillError::Cgroup { operation: "write to", path: path.to_owned(), source })
 }
 
 /// The drill's child; ended when dropped.
@@ -231,8 +236,8 @@ struct DrillChild(Child);
 
 impl DrillChild {
     fn start() -> Result<Self, DrillError> {
-        let program = std::env::current_exe()
-            .map_err(|source| DrillError::Child { operation: "find the program of", source })?;
+        let program =
+            std::env::current_exe().map_err(|source| DrillError::Child { operation: "find the program of", source })?;
         let child = Command::new(program)
             .arg("drill-victim")
             .stdin(Stdio::piped())

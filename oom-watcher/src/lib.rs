@@ -26,6 +26,7 @@ pub mod incident;
 pub mod kernel;
 pub mod names;
 pub mod pipeline;
+pub mod privileges;
 pub mod report;
 pub mod run;
 pub mod scope;

@@ -161,15 +161,11 @@ impl Pipeline {
         let levels = member.kill.cgroup.as_ref().map(|cgroup| cgroup.levels.as_slice()).unwrap_or_default();
         let segments: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
         let identity = identify(&segments, &self.node);
-        let counters =
-            PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
+        let counters = PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
         let decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
         // Without a cgroup the victim may have been anywhere: that is "none", not "host".
-        let outcome = if segments.is_empty() {
-            Outcome::Done(Attributed::default())
-        } else {
-            self.resolver.attribute(&identity)
-        };
+        let outcome =
+            if segments.is_empty() { Outcome::Done(Attributed::default()) } else { self.resolver.attribute(&identity) };
         (decision, outcome)
     }
 

@@ -25,13 +25,15 @@ use crate::{
     http::{self, BindError, Pages},
     incident::Assembler,
     kernel::{
+        counters::Counters,
         facts::{Facts, Roots},
-        load::{self, Counters, HookStatus, LoadError, Loaded},
+        load::{self, HookStatus, LoadError, Loaded},
         plan::{self, Plan, PlanError, SwapCounter},
         reader::Reader,
     },
     names::{Feed, Limits, Names, Scanner},
     pipeline::{Pipeline, boot_to_wall},
+    privileges::{self, PrivilegesError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
     telemetry::{KernelCounters, Telemetry},
 };
@@ -48,6 +50,9 @@ pub enum RunError {
     /// The kernel refused.
     #[error("cannot start watching")]
     Load(#[source] LoadError),
+    /// Capabilities.
+    #[error("cannot give up the privileges that are not needed any more")]
+    Privileges(#[source] PrivilegesError),
     /// The address or port.
     #[error("cannot serve metrics")]
     Bind(#[source] BindError),
@@ -89,6 +94,13 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     // The port first: a watcher that cannot be scraped says so before it touches the kernel.
     let listener = http::bind(config.metrics.address, config.metrics.port).map_err(RunError::Bind)?;
     let address = listener.local_addr().map_err(RunError::start("name the listening address"))?;
+    let (plan, loaded) = attach(config.ring_buffer_bytes)?;
+    // Before any other thread exists: each would keep the capabilities that it was started with.
+    privileges::drop_all().map_err(RunError::Privileges)?;
+    load::trim_heap();
+    let (events, counters, hooks, programs) = loaded.into_parts();
+    announce_hooks(&hooks, &telemetry);
+    health.set_attached(true);
     let pages = Pages::new(
         Exposition::new(&config.node_name, Arc::clone(&metrics), Arc::clone(&telemetry)),
         Arc::clone(&health),
@@ -98,14 +110,9 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let server = tokio::spawn(http::serve(listener, Arc::new(pages), until_set(stopped.clone())));
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
-
     let containers = Names::new(Limits::default());
     let scanner = Arc::new(Scanner::new(config.names.container_log_dir.clone(), containers.clone()));
     follow_names(&scanner, &health);
-    let (plan, loaded) = attach(config.ring_buffer_bytes)?;
-    let (events, counters, hooks, programs) = loaded.into_parts();
-    announce_hooks(&hooks, &telemetry);
-    health.set_attached(true);
     info!(%address, node = config.node_name, "Watching for OOM kills");
     let counters = Arc::new(counters);
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
@@ -125,8 +132,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         audited_incident: 0,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
-    let (ended, sinks) =
-        pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;
+    let (ended, sinks) = pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;
     drop(programs);
     info!(?ended, "Ending");
     sinks.close(CLOSE_DEADLINE).await;
@@ -194,13 +200,13 @@ fn sources(names: &NamesConfig) -> Sources {
 }
 
 fn reading(counters: Arc<Counters>) -> impl Fn() -> KernelCounters + Send + Sync + 'static {
-    move || counters.read().unwrap_or_default()
+    move || counters.read()
 }
 
 fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
     match audit::kernel_kills(Path::new("/proc")) {
         Ok(kernel) => {
-            let audit = Audit::new(kernel, &counters.read().unwrap_or_default());
+            let audit = Audit::new(kernel, &counters.read());
             telemetry.set_kills_before_start(audit.kills_before_start());
             Some(audit)
         }

@@ -2,6 +2,7 @@
 //! back (reader).
 
 pub mod btf;
+pub mod counters;
 pub mod facts;
 pub mod load;
 pub mod plan;

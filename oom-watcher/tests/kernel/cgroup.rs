@@ -89,8 +89,11 @@ impl Cgroup {
     #[track_caller]
     pub(crate) fn limit(&self, bytes: u64) {
         self.write(if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }, &bytes.to_string());
-        let (swap, none) =
-            if self.v2 { ("memory.swap.max", "0".to_owned()) } else { ("memory.memsw.limit_in_bytes", bytes.to_string()) };
+        let (swap, none) = if self.v2 {
+            ("memory.swap.max", "0".to_owned())
+        } else {
+            ("memory.memsw.limit_in_bytes", bytes.to_string())
+        };
         if self.directory.join(swap).exists() {
             self.write(swap, &none);
         }

@@ -77,7 +77,8 @@ fn already_exiting() {
 fn hold_at_exit(pid: u32) {
     let options = libc::PTRACE_O_TRACEEXIT as usize as *mut libc::c_void;
     // SAFETY: the request takes no memory of ours: the address is null and the options go by value.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid as libc::pid_t, std::ptr::null_mut::<libc::c_void>(), options) };
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid as libc::pid_t, std::ptr::null_mut::<libc::c_void>(), options) };
     assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
 }
 

@@ -98,7 +98,10 @@ fn assert_victim(event: &Value, hog: &Hog, before: SystemTime) {
     let anon = number(event, "/victim/anon_rss_bytes");
     let error = event["victim"].get("rss_error_bytes").and_then(Value::as_u64).unwrap_or(0);
     // The rest of the limit is page tables, kernel memory and what the program touched before it was admitted.
-    assert!(anon <= LIMIT + 2 * MIB + error && anon + 3 * MIB + error >= LIMIT, "anonymous memory {anon}, error {error}");
+    assert!(
+        anon <= LIMIT + 2 * MIB + error && anon + 3 * MIB + error >= LIMIT,
+        "anonymous memory {anon}, error {error}"
+    );
     assert!(number(event, "/victim/total_vm_bytes") >= 64 * MIB);
     assert!(number(event, "/victim/page_tables_bytes") >= 4096);
     assert_eq!(number(event, "/victim/swap_bytes"), 0);
@@ -146,9 +149,11 @@ fn assert_kernel_log(event: &Value) {
     };
     // Where the kernel keeps a part of the counters on each CPU, its line may lack that part (6.2 to 7.1), or have it.
     let slack = 64 * 4 * machine::cpus() * 1024;
-    for (name, pointer) in
-        [("anon-rss", "/victim/anon_rss_bytes"), ("file-rss", "/victim/file_rss_bytes"), ("shmem-rss", "/victim/shmem_rss_bytes")]
-    {
+    for (name, pointer) in [
+        ("anon-rss", "/victim/anon_rss_bytes"),
+        ("file-rss", "/victim/file_rss_bytes"),
+        ("shmem-rss", "/victim/shmem_rss_bytes"),
+    ] {
         let (ours, kernels) = (number(event, pointer), kib(name) * 1024);
         assert!(ours.abs_diff(kernels) <= slack, "{pointer} {ours}, the kernel says {kernels}");
     }

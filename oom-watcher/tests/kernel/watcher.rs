@@ -34,7 +34,16 @@ impl Watcher {
     #[track_caller]
     pub(crate) fn start() -> Self {
         let mut child = Command::new(machine::agent())
-            .args(["--output", "json", "--metrics-port", "0", "--metrics-address", "127.0.0.1", "--node-name", "test-node"])
+            .args([
+                "--output",
+                "json",
+                "--metrics-port",
+                "0",
+                "--metrics-address",
+                "127.0.0.1",
+                "--node-name",
+                "test-node",
+            ])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

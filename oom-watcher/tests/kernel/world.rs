@@ -15,7 +15,11 @@ const TOO_MUCH: &str = "4294967296";
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "the-machine-runs-out", possible: machine::guest, run: the_machine_runs_out },
-    Scenario { name: "the-machine-runs-out-for-another", possible: machine::guest, run: the_machine_runs_out_for_another },
+    Scenario {
+        name: "the-machine-runs-out-for-another",
+        possible: machine::guest,
+        run: the_machine_runs_out_for_another,
+    },
     Scenario { name: "sysrq", possible: machine::guest, run: sysrq },
     Scenario { name: "the-allocating-task", possible: machine::guest, run: the_allocating_task },
     Scenario { name: "the-limit-is-lowered", possible: cgroup::v2, run: the_limit_is_lowered },
