@@ -19,7 +19,7 @@ use crate::{
     attribute::{Attributed, Outcome, Resolver},
     audit::{self, Audit},
     cgroup::{Node, identify},
-    decode::{Decoder, Record},
+    decode::{Decoder, MemcgFigures, Record},
     health::Health,
     incident::{Assembler, Member},
     kernel::reader::Reader,
@@ -65,6 +65,18 @@ pub struct Pipeline {
     pub audit: Option<Audit>,
     /// The incident whose group kill is already in the account.
     pub audited_incident: u64,
+    /// What the first kill of the newest incident said of the memory.
+    pub first: Option<FirstKill>,
+}
+
+/// What the first kill of an incident said of the memory that ran out. It holds for the whole incident: by the time that the
+/// last member of a group is killed, the memory of the first may have come back.
+#[derive(Clone, Debug)]
+pub struct FirstKill {
+    incident_ns: u64,
+    memcg_path: Option<String>,
+    usage_bytes: Option<u64>,
+    memcg: Option<MemcgFigures>,
 }
 
 /// A kill whose names have been found, or are not to be found.
@@ -145,9 +157,10 @@ impl Pipeline {
 
     /// Kills whose names are known go out now, in their order; the others as soon as their names are found.
     fn attribute_all(&mut self, members: Vec<Member>) {
-        for member in members {
+        for mut member in members {
             self.account(&member);
-            let (decision, outcome) = self.attribute(&member);
+            let (mut decision, outcome) = self.attribute(&member);
+            self.as_at_first(&mut member, &mut decision);
             match outcome {
                 Outcome::Done(who) => self.report(&Waiting { member, decision, who }),
                 Outcome::Pending(pending) => {
@@ -167,6 +180,22 @@ impl Pipeline {
         let outcome =
             if segments.is_empty() { Outcome::Done(Attributed::default()) } else { self.resolver.attribute(&identity) };
         (decision, outcome)
+    }
+
+    fn as_at_first(&mut self, member: &mut Member, decision: &mut Decision) {
+        let same =
+            |first: &&FirstKill| first.incident_ns == member.incident_ns && first.memcg_path == decision.memcg_path;
+        if let Some(first) = self.first.as_ref().filter(same) {
+            decision.usage_bytes = first.usage_bytes;
+            member.kill.memcg = first.memcg;
+        } else {
+            self.first = Some(FirstKill {
+                incident_ns: member.incident_ns,
+                memcg_path: decision.memcg_path.clone(),
+                usage_bytes: decision.usage_bytes,
+                memcg: member.kill.memcg,
+            });
+        }
     }
 
     fn found(&mut self, found: Result<Waiting, tokio::task::JoinError>) {

@@ -130,6 +130,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         assembler: Assembler::default(),
         audit: open_audit(&counters, &telemetry),
         audited_incident: 0,
+        first: None,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
     let (ended, sinks) = pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;

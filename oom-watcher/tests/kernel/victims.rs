@@ -351,6 +351,7 @@ fn group_of(members: u64) {
     let id = text(&events[0], "/incident/id");
     let mut pids = Vec::new();
     for event in &events {
+        // Figures of the memory are those of the decision, for every victim.
         assert_limited(event, &cgroup, &cgroup, limit);
         assert_eq!(text(event, "/incident/id"), id);
         assert_eq!(number(event, "/trigger/tgid"), u64::from(hog.pid()));
