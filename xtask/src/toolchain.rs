@@ -86,9 +86,13 @@ impl Nightly {
         self.sysroot.join("lib/rustlib/src/rust")
     }
 
-    /// The source of the standard library: from rustup, from the archive that the environment names, or from Debian.
+    fn has_source(&self) -> bool {
+        self.source().join("library/core/src/lib.rs").is_file()
+    }
+
+    /// The source of the standard library: from the archive that the environment names, from rustup, or from Debian.
     fn provide_source(&self) -> Result<()> {
-        if self.source().join("library/core/src/lib.rs").is_file() {
+        if self.has_source() {
             return Ok(());
         }
         eprintln!("{} has no rust-src", self.name);
@@ -96,19 +100,23 @@ impl Nightly {
             return self.unpack_archive(Path::new(&archive));
         }
         let add = ["component", "add", "rust-src", "--toolchain", &self.name];
-        let Err(error) = process::run(Command::new("rustup").args(add)) else { return Ok(()) };
-        eprintln!("{error:#}: trying Debian's package rust-src instead");
+        let added = process::run(Command::new("rustup").args(add));
+        // rustup calls it a success when it once installed what somebody removed since.
+        if added.is_ok() && self.has_source() {
+            return Ok(());
+        }
+        eprintln!("rustup did not give it: trying Debian's package");
         self.unpack_debian().with_context(|| {
+            let name = &self.name;
             format!(
-                "rust-src for {} is neither at rustup's servers nor in Debian; {SOURCE_ARCHIVE} may name an archive",
-                self.name
+                "rust-src for {name} is neither at rustup nor in Debian; {SOURCE_ARCHIVE} may name an archive of it"
             )
         })
     }
 
     fn unpack_archive(&self, archive: &Path) -> Result<()> {
         ensure!(archive.is_file(), "{SOURCE_ARCHIVE} names {}, which is not a file", archive.display());
-        self.install_source(|folder| process::run(Command::new("tar").arg("-xJf").arg(archive).arg("-C").arg(folder)))
+        self.install_source(|folder| process::run(Command::new("tar").arg("-C").arg(folder).arg("-xJf").arg(archive)))
     }
 
     fn unpack_debian(&self) -> Result<()> {
@@ -121,7 +129,9 @@ impl Nightly {
         let file = suite.download(&package, &paths::cache("rust-src")?)?;
         self.install_source(|folder| {
             let mut unpack = Command::new("tar");
-            unpack.args(["-x", "--strip-components=4", "--wildcards", "./usr/src/rustc-*/library", "-C"]).arg(folder);
+            // The folder goes first: tar changes to it only for what follows.
+            unpack.arg("-x").arg("-C").arg(folder).args(["--strip-components=4", "--wildcards"]);
+            unpack.args(["--no-wildcards-match-slash", "./usr/src/rustc-*/library"]);
             process::pipe(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file), &mut unpack, process::run)
         })
     }
@@ -129,7 +139,11 @@ impl Nightly {
     /// Lets `unpack` fill a folder beside the final one, then moves it there: an interrupted run leaves no half of it.
     fn install_source(&self, unpack: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let library = self.source().join("library");
-        let partial = paths::make(&self.source().join("partial"))?;
+        let partial = self.source().join("partial");
+        if partial.exists() {
+            fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        }
+        paths::make(&partial)?;
         unpack(&partial)?;
         fs::rename(partial.join("library"), &library).with_context(|| format!("cannot make {}", library.display()))?;
         fs::remove_dir(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;

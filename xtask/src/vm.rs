@@ -145,9 +145,10 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
     let results = logs.join(format!("{name}.jsonl"));
     fs::write(&results, outcome.results()).with_context(|| format!("cannot write {}", results.display()))?;
     let version = &job.image.version;
+    let counts = outcome.test_result().map(|line| format!("\n{name}: test result: {line}")).unwrap_or_default();
     if let Err(error) = outcome.verdict() {
-        bail!("{name} ({version}): {error:#}\n  console in {}, its end:\n{}", log.display(), outcome.tail());
+        bail!("{name} ({version}): {error:#}{counts}\n  console in {}, its end:\n{}", log.display(), outcome.tail());
     }
-    println!("{name}: passed on {version} in {:.1} s{}", started.elapsed().as_secs_f32(), outcome.test_result());
+    println!("{name}: success on {version} in {:.1} s{counts}", started.elapsed().as_secs_f32());
     Ok(())
 }

@@ -130,10 +130,11 @@ impl fmt::Display for Outcome {
 }
 
 impl Counts {
-    /// Adds up the lines `test result: ok. 9 passed; 0 failed; …` of a log.
+    /// Adds up the lines that count tests: cargo's `test result: ok. 9 passed; 0 failed`, and `9 passed, 0 failed`.
     fn of(log: &str, success: bool) -> Self {
-        let results = log.lines().filter_map(|line| line.split_once("test result: ")).map(|(_, rest)| rest);
-        let tests = results.map(|rest| Self { passed: before(rest, " passed"), failed: before(rest, " failed") });
+        let is_count =
+            |line: &&str| line.contains("test result: ") || line.starts_with(|first: char| first.is_ascii_digit());
+        let tests = log.lines().filter(is_count).map(Self::of_line);
         let mut total = tests.fold(Self::default(), Self::add);
         // A step may fail with all its tests passed, or before any ran.
         if success && total == Self::default() {
@@ -143,12 +144,20 @@ impl Counts {
         }
         total
     }
+
+    /// A line without both words counts nothing.
+    fn of_line(line: &str) -> Self {
+        match (before(line, " passed"), before(line, " failed")) {
+            (Some(passed), Some(failed)) => Self { passed, failed },
+            _ => Self::default(),
+        }
+    }
 }
 
 /// The number in front of `word`.
-fn before(text: &str, word: &str) -> u64 {
-    let number = text.split_once(word).and_then(|(front, _)| front.rsplit(' ').next());
-    number.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+fn before(text: &str, word: &str) -> Option<u64> {
+    let (front, _) = text.split_once(word)?;
+    front.rsplit(' ').next()?.parse().ok()
 }
 
 impl Add for Counts {
@@ -165,12 +174,15 @@ mod tests {
 
     const LOG: &str = "\
 test result: ok. 9 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
-6.1-amd64: passed on 6.1.176-1 in 2.2 s, test result: ok. 12 passed; 1 failed; 0 ignored
+6.1-amd64: test result: 12 passed, 1 failed, 3 not possible here
+19 passed, 2 failed, 1 not possible here
+2 files have passed
+a test that says 5 passed, 5 failed
 ";
 
     #[test]
     fn tests_are_counted_over_all_lines() {
-        assert_eq!(Counts::of(LOG, false), Counts { passed: 21, failed: 1 });
+        assert_eq!(Counts::of(LOG, false), Counts { passed: 40, failed: 3 });
     }
 
     #[test]

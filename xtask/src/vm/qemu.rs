@@ -148,10 +148,9 @@ impl Outcome {
         results.flat_map(|(_, json)| [json, "\n"]).collect()
     }
 
-    /// What the suite counted, for those who count over all kernels.
-    pub(crate) fn test_result(&self) -> String {
-        let counts = self.lines.iter().filter(|line| line.starts_with("test result: "));
-        counts.flat_map(|line| [", ", line.as_str()]).collect()
+    /// The line in which the suite counts its tests.
+    pub(crate) fn test_result(&self) -> Option<&str> {
+        self.lines.iter().rfind(|line| line.contains(" passed") && line.contains(" failed")).map(String::as_str)
     }
 
     /// The end of what the suite printed; the kernel's log is after it, and is long.
@@ -196,6 +195,13 @@ mod tests {
     fn results_are_taken_out_of_the_console() {
         let outcome = outcome(&["noise", "oom-watcher-result: {\"a\":1}", "kept oom-watcher-result: {\"b\":2}"]);
         assert_eq!(outcome.results(), "{\"a\":1}\n{\"b\":2}\n");
+    }
+
+    #[test]
+    fn the_count_is_the_last_one() {
+        let outcome =
+            outcome(&["1 passed, 0 failed", "12 passed, 0 failed, 3 not possible here", "", "vm-init: success"]);
+        assert_eq!(outcome.test_result(), Some("12 passed, 0 failed, 3 not possible here"));
     }
 
     #[test]
