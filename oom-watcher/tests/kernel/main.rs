@@ -7,6 +7,7 @@
 //! Without arguments all scenarios run; arguments are parts of names. Plain `cargo test` does not run it: it needs root.
 
 mod cgroup;
+mod command;
 mod hog;
 mod machine;
 mod odd;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == hog::WORD) {
         return hog::main(&arguments[1..]);
     }
-    let scenarios: Vec<Scenario> = [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS].concat();
+    let scenarios: Vec<Scenario> = [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS].concat();
     let chosen: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))

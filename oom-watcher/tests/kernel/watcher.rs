@@ -4,7 +4,10 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -56,6 +59,7 @@ impl Watcher {
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+                assert_schema(&event);
                 if event_sender.send(event).is_err() {
                     break;
                 }
@@ -85,6 +89,11 @@ impl Watcher {
             seen.push(line);
         }
         panic!("the watcher did not start to watch:\n{}", seen.join("\n"));
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The next `count` events, in their order.
@@ -169,6 +178,16 @@ impl Drop for Watcher {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Every event is as `docs/event.schema.json` says. A panic here ends the events, which no test overlooks.
+fn assert_schema(event: &Value) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let schema = include_str!("../../../docs/event.schema.json");
+        jsonschema::validator_for(&serde_json::from_str(schema).expect("JSON")).expect("a schema")
+    });
+    let errors: Vec<String> = SCHEMA.iter_errors(event).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}: {event:#}");
 }
 
 /// A number of an event, by JSON pointer.
