@@ -16,6 +16,10 @@ use oom_watcher_common::{
 
 use crate::report::{self, Cgroup, Constraint, MemoryBreakdown, Trigger, Victim};
 
+mod record;
+
+pub use record::{IncidentEnd, MemcgFigures, OomControl, OomKill, Record, Swap};
+
 /// Why a record could not be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -44,94 +48,6 @@ pub enum DecodeError {
     /// The record counts more levels than it can hold, or a name lies outside it.
     #[error("a record of kind {0} has a cgroup level outside itself")]
     Level(u16),
-}
-
-/// One record.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Record {
-    /// A process was killed.
-    Kill(Box<OomKill>),
-    /// An incident ended.
-    IncidentEnd(IncidentEnd),
-}
-
-/// The end of an incident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IncidentEnd {
-    /// Time of its start, nanoseconds since boot: the incident's identity.
-    pub incident_ns: u64,
-    /// Kills in it, with those whose record was lost.
-    pub kills: u32,
-    /// Kills whose record found no room in the ring buffer.
-    pub kills_lost: u32,
-}
-
-/// The kernel's `oom_control`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OomControl {
-    /// A memory cgroup ran out, not the machine.
-    pub memcg: bool,
-    /// What the allocation was constrained to.
-    pub constraint: Constraint,
-    /// Order of the allocation; -1 is SysRq.
-    pub order: i32,
-    /// Flags of the allocation.
-    pub gfp_mask: u32,
-    /// Size of the domain that ran out.
-    pub total_bytes: u64,
-    /// Badness of the process that was picked; 0 when none was computed.
-    pub chosen_points: i64,
-}
-
-/// Swap charged to a memory cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Swap {
-    /// Charged.
-    pub usage_bytes: u64,
-    /// Limit, if there is one.
-    pub limit_bytes: Option<u64>,
-}
-
-/// Figures of the memory cgroup that ran out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemcgFigures {
-    /// Which level of [`OomKill::cgroup`] they are of.
-    pub level: usize,
-    /// Its swap.
-    pub swap: Option<Swap>,
-    /// What filled it.
-    pub memory: Option<MemoryBreakdown>,
-}
-
-/// One process that was killed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OomKill {
-    /// When it was marked.
-    pub time: Timestamp,
-    /// The same, in nanoseconds since boot.
-    pub time_ns: u64,
-    /// The incident: time of its start, nanoseconds since boot. Absent without the hooks of `out_of_memory`.
-    pub incident_ns: Option<u64>,
-    /// The victim.
-    pub victim: Victim,
-    /// Start of the victim's process, nanoseconds since boot: with the tgid, its identity.
-    pub start_boottime_ns: Option<u64>,
-    /// The trigger.
-    pub trigger: Trigger,
-    /// The victim's memory cgroup.
-    pub cgroup: Option<Cgroup>,
-    /// The kernel's `oom_control`.
-    pub control: Option<OomControl>,
-    /// The level of [`Self::cgroup`] that the kernel says ran out.
-    pub oom_level: Option<usize>,
-    /// The trigger was writing `memory.max`.
-    pub limit_write: Option<bool>,
-    /// The process that the killer picked, not one killed with it.
-    pub chosen: bool,
-    /// More tasks use its memory than it has threads.
-    pub mm_shared: bool,
-    /// Figures of the memory cgroup that ran out.
-    pub memcg: Option<MemcgFigures>,
 }
 
 /// What decoding needs to know of this machine.
@@ -454,5 +370,4 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

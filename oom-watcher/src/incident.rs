@@ -211,5 +211,4 @@ fn group_kill(kill: &OomKill) -> Option<bool> {
 }
 
 #[cfg(test)]
-#[path = "incident_tests.rs"]
 mod tests;

@@ -94,6 +94,7 @@ impl Collector for KillMetrics {
         let table = self.table();
         encode_counters(&table, &mut page)?;
         encode_memory(&table, &mut page)?;
+        encode_memcg_memory(&table, &mut page)?;
         encode_last(&table, &mut page, &families::LIMIT, |last| last.limit)?;
         encode_last(&table, &mut page, &families::USAGE, |last| last.usage)
     }
@@ -109,6 +110,18 @@ fn encode_counters(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Resu
     for (labels, container) in table.containers() {
         for (scope, count) in &container.incidents {
             exposition::counter(&mut family, &labels.pairs_and("scope", families::scope_label(*scope)), *count)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_memcg_memory(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family = families::MEMCG_MEMORY.describe(page)?;
+    for (labels, last) in table.last_kills() {
+        for (memory_type, bytes) in families::MEMCG_MEMORY_TYPES.iter().zip(last.memcg_memory) {
+            if let Some(bytes) = bytes {
+                exposition::gauge(&mut family, &labels.pairs_and("memory_type", memory_type), bytes)?;
+            }
         }
     }
     Ok(())

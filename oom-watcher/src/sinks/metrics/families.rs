@@ -6,7 +6,7 @@ use crate::{exposition::Family, report::Scope};
 
 /// All of them, in the order in which they are shown.
 pub static FAMILIES: &[&Family] =
-    &[&KILLS, &KILLS_PER_NODE, &INCIDENTS, &LAST_TIMESTAMP, &MEMORY_USAGE, &LIMIT, &USAGE];
+    &[&KILLS, &KILLS_PER_NODE, &INCIDENTS, &LAST_TIMESTAMP, &MEMORY_USAGE, &MEMCG_MEMORY, &LIMIT, &USAGE];
 
 const NO_KILL: &str = "No kill in that container since the watcher started, or --max-series left no room.";
 
@@ -55,6 +55,16 @@ pub(super) static MEMORY_USAGE: Family = Family {
     absent: "No kill in that container since the watcher started, or the kernel did not give that figure, or \
              --max-series left no room.",
 };
+pub(super) static MEMCG_MEMORY: Family = Family {
+    name: "oom_memcg_memory",
+    kind: MetricType::Gauge,
+    unit: Some(Unit::Bytes),
+    labels: &["node", "namespace", "pod", "container", "memory_type"],
+    help: "What filled the memory of the cgroup that ran out, at the last kill, as its memory.stat has it. memory_type: \
+           anon, file (with shmem), shmem, slab, kernel_stack, page_tables, sock, percpu, swap.",
+    absent: "As oom_memory_usage_bytes; also where the kernel lets nobody read it (see docs/kernel-support.md), and when \
+             the machine ran out.",
+};
 pub(super) static LIMIT: Family = Family {
     name: "oom_limit",
     kind: MetricType::Gauge,
@@ -74,6 +84,10 @@ pub(super) static USAGE: Family = Family {
 
 /// Values of the label `memory_type`.
 pub(super) const MEMORY_TYPES: [&str; 6] = ["total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "page_tables"];
+
+/// Values of the label `memory_type` of what filled a cgroup.
+pub(super) const MEMCG_MEMORY_TYPES: [&str; 9] =
+    ["anon", "file", "shmem", "slab", "kernel_stack", "page_tables", "sock", "percpu", "swap"];
 
 /// The label `scope`: the same word as in the JSON report.
 pub(super) fn scope_label(scope: Scope) -> &'static str {

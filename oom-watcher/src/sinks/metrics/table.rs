@@ -10,10 +10,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{ContainerLabels, families::MEMORY_TYPES};
+use super::{
+    ContainerLabels,
+    families::{MEMCG_MEMORY_TYPES, MEMORY_TYPES},
+};
 use crate::{
     config::MetricsConfig,
-    report::{OomReport, Scope, Victim},
+    report::{MemoryBreakdown, OomReport, Scope, Victim},
 };
 
 /// Incidents remembered, so that each is counted once. Kills of one incident come within a second of each other, further
@@ -49,6 +52,8 @@ pub(super) struct LastKill {
     pub(super) time: Timestamp,
     /// In the order of [`MEMORY_TYPES`].
     pub(super) memory: [Option<u64>; MEMORY_TYPES.len()],
+    /// In the order of [`MEMCG_MEMORY_TYPES`].
+    pub(super) memcg_memory: [Option<u64>; MEMCG_MEMORY_TYPES.len()],
     pub(super) scope: Scope,
     pub(super) limit: Option<u64>,
     pub(super) usage: Option<u64>,
@@ -198,6 +203,7 @@ impl LastKill {
         Self {
             time: report.time,
             memory: memory(&report.victim),
+            memcg_memory: report.memory.as_ref().map(memcg_memory).unwrap_or_default(),
             scope: report.incident.scope,
             limit: report.incident.limit_bytes,
             usage: report.incident.usage_bytes,
@@ -205,8 +211,22 @@ impl LastKill {
     }
 
     fn series(&self) -> usize {
-        1 + self.memory.iter().chain([&self.limit, &self.usage]).flatten().count()
+        1 + self.memory.iter().chain(&self.memcg_memory).chain([&self.limit, &self.usage]).flatten().count()
     }
+}
+
+fn memcg_memory(memory: &MemoryBreakdown) -> [Option<u64>; MEMCG_MEMORY_TYPES.len()] {
+    [
+        memory.anon_bytes,
+        memory.file_bytes,
+        memory.shmem_bytes,
+        memory.slab_bytes,
+        memory.kernel_stack_bytes,
+        memory.page_tables_bytes,
+        memory.sock_bytes,
+        memory.percpu_bytes,
+        memory.swap_bytes,
+    ]
 }
 
 fn memory(victim: &Victim) -> [Option<u64>; MEMORY_TYPES.len()] {

@@ -60,9 +60,10 @@ impl Setup {
     }
 }
 
-/// A kill in a container of its own with all the figures: 11 series, less the one of the incident if that is not new.
+/// A kill in a container of its own with all figures but what filled the memory: 11 series, less the one of the incident if that is not new.
 fn kill(container: &str, incident: &str) -> OomReport {
     let mut report = full();
+    report.memory = None;
     report.incident.id = incident.to_owned();
     report.kubernetes = Some(Kubernetes {
         namespace: Some("shop".to_owned()),
@@ -107,6 +108,18 @@ oom_memory_usage_bytes{{{container},memory_type="file_rss"}} 0
 oom_memory_usage_bytes{{{container},memory_type="shmem_rss"}} 30408704
 oom_memory_usage_bytes{{{container},memory_type="swap"}} 0
 oom_memory_usage_bytes{{{container},memory_type="page_tables"}} 2097152
+# HELP oom_memcg_memory_bytes {memcg}
+# TYPE oom_memcg_memory_bytes gauge
+# UNIT oom_memcg_memory_bytes bytes
+oom_memcg_memory_bytes{{{container},memory_type="anon"}} 503316480
+oom_memcg_memory_bytes{{{container},memory_type="file"}} 30408704
+oom_memcg_memory_bytes{{{container},memory_type="shmem"}} 30408704
+oom_memcg_memory_bytes{{{container},memory_type="slab"}} 1048576
+oom_memcg_memory_bytes{{{container},memory_type="kernel_stack"}} 65536
+oom_memcg_memory_bytes{{{container},memory_type="page_tables"}} 2097152
+oom_memcg_memory_bytes{{{container},memory_type="sock"}} 0
+oom_memcg_memory_bytes{{{container},memory_type="percpu"}} 4096
+oom_memcg_memory_bytes{{{container},memory_type="swap"}} 0
 # HELP oom_limit_bytes {limit}
 # TYPE oom_limit_bytes gauge
 # UNIT oom_limit_bytes bytes
@@ -121,6 +134,7 @@ oom_usage_bytes{{{container},scope="container"}} 535822336
         incidents = families::INCIDENTS.help,
         last = families::LAST_TIMESTAMP.help,
         memory = families::MEMORY_USAGE.help,
+        memcg = families::MEMCG_MEMORY.help,
         limit = families::LIMIT.help,
         usage = families::USAGE.help,
     );
