@@ -93,6 +93,8 @@ pub mod valid {
     pub const OOM_GROUP: u64 = 1 << 19;
     /// `FLAG_LIMIT_WRITE` tells whether a write to `memory.max` was the cause.
     pub const LIMIT_WRITE: u64 = 1 << 20;
+    /// `entry_usage_pages`
+    pub const ENTRY_USAGE: u64 = 1 << 21;
 }
 
 /// [`Kill::flags`]: the killer sent the fatal signal before the mark.
@@ -206,6 +208,7 @@ impl Kill {
         oom_level: NO_LEVEL,
         total_pages: 0,
         chosen_points: 0,
+        entry_usage_pages: 0,
         swap_usage_pages: 0,
         swap_limit_pages: 0,
         stats: [stat::MISSING; STAT_COUNT],
@@ -269,6 +272,9 @@ pub struct Kill {
     pub total_pages: u64,
     /// `oom_control.chosen_points`
     pub chosen_points: i64,
+    /// `page_counter.usage` of the OOM memcg when `out_of_memory` was entered, in pages. Until the mark, the dump of all tasks
+    /// is printed, and memory comes back meanwhile.
+    pub entry_usage_pages: u64,
     /// Swap charged to the OOM memcg, in pages (v2), or memory and swap together (v1).
     pub swap_usage_pages: u64,
     /// Its limit.
@@ -324,8 +330,8 @@ const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Level>() == 32);
     assert!(size_of::<NameLevel>() == 16);
-    assert!(size_of::<Kill>() == 336);
-    assert!(size_of::<SmallKill>() == 24 + 336 + 8 * 32 + 8 * 16 + 512);
-    assert!(size_of::<LargeKill>() == 24 + 336 + 32 * 32 + 32 * 16 + 8192);
+    assert!(size_of::<Kill>() == 344);
+    assert!(size_of::<SmallKill>() == 24 + 344 + 8 * 32 + 8 * 16 + 512);
+    assert!(size_of::<LargeKill>() == 24 + 344 + 32 * 32 + 32 * 16 + 8192);
     assert!(size_of::<IncidentEnd>() == 40);
 };

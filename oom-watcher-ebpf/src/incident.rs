@@ -12,6 +12,8 @@ pub(crate) struct Slot {
     pub(crate) oom_control: u64,
     /// Time of the entry (`CLOCK_BOOTTIME`, nanoseconds).
     pub(crate) entered_ns: u64,
+    /// Pages charged to its memory cgroup at the entry.
+    pub(crate) entry_usage: u64,
     /// The task that marked the last victim.
     pub(crate) last_trigger: u64,
     /// Address of the last victim's `mm_struct`.

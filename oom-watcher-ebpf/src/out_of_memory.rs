@@ -57,6 +57,8 @@ fn enter(oom_control: u64) {
     slot.oom_control = oom_control;
     // SAFETY: the helper takes no arguments.
     slot.entered_ns = unsafe { bpf_ktime_get_boot_ns() };
+    let memcg = Address(oom_control).follow(layout!(oc_memcg));
+    slot.entry_usage = memcg.get(layout!(memcg_usage));
     slot.last_trigger = 0;
     slot.last_mm = 0;
     slot.last_tgid = 0;

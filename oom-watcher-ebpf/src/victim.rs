@@ -41,7 +41,7 @@ pub(crate) fn fill(kill: &mut Kill, mark: &Mark, slot: &Slot, trigger: u64) {
     memory::fill_process(kill, mark.task);
     let control = slot.control_of(trigger);
     if control.0 != 0 {
-        fill_control(kill, control);
+        fill_control(kill, control, slot.entry_usage);
     }
 }
 
@@ -113,12 +113,16 @@ fn namespace_pid(leader: Address) -> u32 {
 }
 
 #[inline(always)]
-fn fill_control(kill: &mut Kill, control: Address) {
+fn fill_control(kill: &mut Kill, control: Address, entry_usage: u64) {
     if layout!(oc_memcg) == ABSENT || layout!(oc_order) == ABSENT || layout!(oc_gfp_mask) == ABSENT {
         return;
     }
     if control.get::<u64>(layout!(oc_memcg)) != 0 {
         kill.flags |= FLAG_MEMCG_OOM;
+        if layout!(memcg_usage) != ABSENT {
+            kill.entry_usage_pages = entry_usage;
+            kill.valid |= valid::ENTRY_USAGE;
+        }
     }
     kill.order = control.get(layout!(oc_order));
     kill.gfp_mask = control.get(layout!(oc_gfp_mask));

@@ -156,6 +156,8 @@ impl Decoder {
             trigger: trigger(bytes, shape, given, flags, cgroup.as_ref())?,
             control: (given & valid::OOM_CONTROL != 0).then(|| self.control(bytes, flags)),
             oom_level,
+            entry_usage_bytes: (given & valid::ENTRY_USAGE != 0)
+                .then(|| self.pages(kill!(bytes, entry_usage_pages, u64))),
             limit_write: (given & valid::LIMIT_WRITE != 0).then_some(flags & FLAG_LIMIT_WRITE != 0),
             chosen: flags & FLAG_CHOSEN != 0,
             mm_shared: flags & FLAG_MM_SHARED != 0,

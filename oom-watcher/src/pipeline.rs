@@ -175,7 +175,10 @@ impl Pipeline {
         let segments: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
         let identity = identify(&segments, &self.node);
         let counters = PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
-        let decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
+        let mut decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
+        if decision.level.is_some() {
+            decision.usage_bytes = member.kill.entry_usage_bytes.or(decision.usage_bytes);
+        }
         // Without a cgroup the victim may have been anywhere: that is "none", not "host".
         let outcome =
             if segments.is_empty() { Outcome::Done(Attributed::default()) } else { self.resolver.attribute(&identity) };

@@ -10,6 +10,7 @@ mod deps;
 mod docs;
 mod ebpf;
 mod ebpf_object;
+mod kernel_support;
 mod paths;
 mod process;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
     BtfExcerpt(btf_excerpt::Options),
     /// Runs the kernel suite in guests with other kernels
     Vm(vm::Options),
+    /// Writes docs/kernel-support.md from the results of the guests
+    KernelSupport,
     /// Writes the files that are generated from the code
     Docs(docs::Options),
     /// Checks the rules of the house that no other tool holds
@@ -68,6 +71,7 @@ fn run(task: &Task) -> Result<()> {
         Task::BuildEbpf(options) => ebpf::build(options),
         Task::BtfExcerpt(options) => btf_excerpt::run(options),
         Task::Vm(options) => vm::run(options),
+        Task::KernelSupport => kernel_support::run(),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
         Task::Deny => deny::run(),

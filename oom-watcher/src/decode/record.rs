@@ -82,6 +82,8 @@ pub struct OomKill {
     pub control: Option<OomControl>,
     /// The level of [`Self::cgroup`] that the kernel says ran out.
     pub oom_level: Option<usize>,
+    /// Usage of the memory cgroup that ran out when the OOM killer was entered.
+    pub entry_usage_bytes: Option<u64>,
     /// The trigger was writing `memory.max`.
     pub limit_write: Option<bool>,
     /// The process that the killer picked, not one killed with it.

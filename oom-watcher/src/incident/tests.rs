@@ -37,6 +37,7 @@ fn kill(incident: Option<u64>, tgid: u32, group: &[bool]) -> Box<OomKill> {
             chosen_points: 1,
         }),
         oom_level: incident.map(|_| 1),
+        entry_usage_bytes: None,
         limit_write: None,
         chosen: true,
         mm_shared: false,
