@@ -42,9 +42,6 @@ pub(crate) struct Options {
     /// Run only the tests whose name contains this; may be given more than once
     #[arg(long)]
     filter: Vec<String>,
-    /// Memory hierarchy of cgroup version 1, which Debian's kernels have up to 6.1
-    #[arg(long)]
-    cgroup_v1: bool,
     /// Seconds after which a guest is ended as hung
     #[arg(long, default_value_t = 900)]
     time_limit: u64,
@@ -136,7 +133,7 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
         arch: job.kernel.arch,
         kernel: &job.image.file,
         initramfs: &job.initramfs,
-        cgroup_v1: options.cgroup_v1,
+        cgroup_v1: job.kernel.cgroup_v1,
         arguments: &options.filter,
         time_limit: Duration::from_secs(options.time_limit),
     };

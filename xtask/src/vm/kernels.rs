@@ -56,6 +56,8 @@ pub(crate) struct Kernel {
     pub(crate) suite: &'static str,
     /// How the versions begin that a folder of kernels may give for it; none where the suite moves every week.
     version: Option<&'static str>,
+    /// Its guest has the memory hierarchy of cgroup version 1, which Debian builds up to 6.1.
+    pub(crate) cgroup_v1: bool,
 }
 
 /// Every kernel that the suite is run on, the oldest first.
@@ -71,10 +73,19 @@ pub(crate) const ALL: &[Kernel] = &[
     kernel("6.1", Arch::Arm64, "bookworm", Some("6.1.")),
     kernel("6.12", Arch::Arm64, "trixie", Some("6.12.")),
     kernel("newest", Arch::Arm64, "sid", None),
+    v1(kernel("5.10-old-v1", Arch::Amd64, "bullseye", Some("5.10.223-"))),
+    v1(kernel("5.10-v1", Arch::Amd64, "bullseye-security", Some("5.10."))),
+    v1(kernel("6.1-v1", Arch::Amd64, "bookworm", Some("6.1."))),
+    v1(kernel("5.10-old-v1", Arch::Arm64, "bullseye", Some("5.10.223-"))),
+    v1(kernel("6.1-v1", Arch::Arm64, "bookworm", Some("6.1."))),
 ];
 
 const fn kernel(key: &'static str, arch: Arch, suite: &'static str, version: Option<&'static str>) -> Kernel {
-    Kernel { key, arch, suite, version }
+    Kernel { key, arch, suite, version, cgroup_v1: false }
+}
+
+const fn v1(kernel: Kernel) -> Kernel {
+    Kernel { cgroup_v1: true, ..kernel }
 }
 
 /// The kernel with this key, or an error that lists the keys.
