@@ -6,6 +6,8 @@
 //!
 //! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
 
+#![deny(unsafe_code)]
+
 pub mod assemble;
 pub mod attribute;
 pub mod audit;

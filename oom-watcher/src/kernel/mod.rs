@@ -2,8 +2,11 @@
 //! back (reader).
 
 pub mod btf;
+#[expect(unsafe_code, reason = "it maps the kernel program's memory")]
 pub mod counters;
 pub mod facts;
+#[expect(unsafe_code, reason = "aya's Pod for the read-only global, and the allocator's trim")]
 pub mod load;
 pub mod plan;
+#[expect(unsafe_code, reason = "tokio wants the promise that the descriptor stays open")]
 pub mod reader;

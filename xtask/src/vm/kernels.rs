@@ -50,6 +50,7 @@ impl fmt::Display for Arch {
 }
 
 /// One kernel of the matrix.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernel {
     pub(crate) key: &'static str,
     pub(crate) arch: Arch,
