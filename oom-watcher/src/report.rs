@@ -254,7 +254,7 @@ pub struct Incident {
     /// Its limit, or the memory that the allocation was constrained to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,
-    /// Its usage at the kill.
+    /// Its usage when the OOM killer was entered; without the hooks of `out_of_memory`, at the first victim's mark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage_bytes: Option<u64>,
     /// Swap charged to it (cgroup v2).
