@@ -1,0 +1,83 @@
+"""Memory cgroups of the test's own, on either version, and a kill inside one of them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+UNIFIED = (ROOT / "cgroup.controllers").exists()
+# Takes pages until it is killed; enters its cgroup before it has any to speak of.
+VICTIM = """
+import sys
+with open(sys.argv[1], "w") as group:
+    group.write("0")
+taken = []
+while True:
+    taken.append(bytearray(1 << 20))
+"""
+
+
+class Cgroup:
+    """A cgroup with a memory limit; gone, with everything below it, when the context ends."""
+
+    def __init__(self, path: str, limit: int | None = None) -> None:
+        self.path = path
+        self._limit = limit
+
+    def __enter__(self) -> "Cgroup":
+        folder = ROOT if UNIFIED else ROOT / "memory"
+        for name in self.path.strip("/").split("/"):
+            if UNIFIED:
+                (folder / "cgroup.subtree_control").write_text("+memory")
+            folder /= name
+            folder.mkdir(exist_ok=True)
+        if self._limit is not None:
+            (folder / ("memory.max" if UNIFIED else "memory.limit_in_bytes")).write_text(str(self._limit))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove(self.path)
+
+    def kill(self) -> int:
+        """Lets a process run out of the limit; its pid."""
+        procs = ROOT / ("" if UNIFIED else "memory") / self.path.strip("/") / "cgroup.procs"
+        with subprocess.Popen([sys.executable, "-c", VICTIM, procs]) as victim:
+            try:
+                status = victim.wait(timeout=30)
+            finally:
+                victim.kill()
+        if status != -9:
+            raise AssertionError(f"the process in {procs.parent} was not killed but ended with {status}")
+        return victim.pid
+
+
+def peak(path: str) -> int:
+    """The most memory that a cgroup ever had, in bytes; 0 where the kernel does not say (version 2 before 5.19)."""
+    file = ROOT / path.strip("/") / "memory.peak" if UNIFIED else ROOT / "memory" / path.strip("/") / "memory.max_usage_in_bytes"
+    return int(file.read_text()) if file.exists() else 0
+
+
+def remove(path: str) -> None:
+    """Removes a cgroup and what is below it from every hierarchy; what has processes stays and is an error."""
+    for hierarchy in [ROOT] if UNIFIED else sorted(ROOT.iterdir()):
+        top = hierarchy / path.strip("/")
+        if not top.is_dir():
+            continue
+        for folder, _, _ in os.walk(top, topdown=False):
+            _remove_one(Path(folder))
+
+
+def _remove_one(folder: Path) -> None:
+    # The last process may still be on its way out.
+    for _ in range(50):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    folder.rmdir()

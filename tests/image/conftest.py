@@ -1,0 +1,91 @@
+"""What the proofs share: the image, the chart's container, and a node for it to run on."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import translate
+from cgroups import UNIFIED, Cgroup
+from charttool import helm
+from container import Container, Network
+from layout import Image
+
+Json = dict[str, Any]
+
+AGENT_POD = "11111111-2222-3333-4444-555555555555"
+AGENT_ID = "a" * 64
+VICTIM_POD = "66666666-7777-8888-9999-aaaaaaaaaaaa"
+VICTIM_ID = "b" * 64
+VICTIM_LIMIT = 16 * 2**20
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-docs", action="store_true", help="write the table of docs/security.md instead of checking it")
+
+
+@dataclass
+class Node:
+    """A machine with one pod that will have a kill, and the place of the agent's pod beside it."""
+
+    folder: Path
+    image: Image
+    profile: Json
+    network: Network
+    cgroup: str
+
+    def specification(self, values: helm.Values | None = None) -> Json:
+        """The agent's container, from the chart with these values."""
+        pod, container = helm.agent(helm.render(values))
+        place = translate.Place(
+            root=self.folder / "root",
+            node=self.folder / "node",
+            cgroup=f"{self.cgroup}/kubepods/burstable/pod{AGENT_POD}/{AGENT_ID}",
+            network=self.network.path,
+            unified=UNIFIED,
+            node_name="node-1",
+            pod_uid=AGENT_POD,
+        )
+        return deepcopy(translate.specification(pod, container, self.image.config, self.profile, place))
+
+    def container(self, runtime: str, specification: Json, name: str) -> Container:
+        """It, under a runtime."""
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        return Container(runtime, specification, folder)
+
+    def victim(self) -> Cgroup:
+        """The cgroup of the other pod's container."""
+        return Cgroup(f"{self.cgroup}/kubepods/burstable/pod{VICTIM_POD}/{VICTIM_ID}", VICTIM_LIMIT)
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """What `cargo xtask image` built."""
+    return Image(_given("OOM_WATCHER_IMAGE"))
+
+
+@pytest.fixture(scope="session")
+def node(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """The machine under the test, with what a kubelet would have made on it."""
+    folder = tmp_path_factory.mktemp("node")
+    image.unpack(folder / "root")
+    links = folder / "node/var/log/containers"
+    links.mkdir(parents=True)
+    target = f"/var/log/pods/shop_web-0_{VICTIM_POD}/app/0.log"
+    (links / f"web-0_shop_app-{VICTIM_ID}.log").symlink_to(target)
+    profile = json.loads(_given("OOM_WATCHER_SECCOMP").read_text())
+    cgroup = f"/oom-watcher-image-{os.getpid()}"
+    with Network() as network, Cgroup(cgroup):
+        yield Node(folder, image, profile, network, cgroup)
+
+
+def _given(variable: str) -> Path:
+    if variable not in os.environ:
+        pytest.fail(f"{variable} is not set: run `cargo xtask image`")
+    return Path(os.environ[variable])

@@ -1,0 +1,81 @@
+"""The image does its work with exactly what the chart gives it."""
+
+import json
+import subprocess
+from typing import Any
+
+import cgroups
+import pytest
+from conftest import VICTIM_LIMIT, Node
+from container import Container
+from layout import Image
+
+MIB = 2**20
+PORT = 8080
+
+
+def ready(node: Node, container: Container) -> None:
+    """Waits for what the kubelet's probe would see."""
+    container.until("ready", lambda: node.network.get(PORT, "/readyz")[0] == 200)
+
+
+def first_kill(node: Node, container: Container) -> dict[str, Any]:
+    """Has the other pod's process killed and gives the line about it."""
+    with node.victim() as victim:
+        pid = victim.kill()
+        reports = container.until("reported", container.reports)
+    (report,) = [report for report in reports if report["victim"]["pid"] == pid]
+    return report
+
+
+def test_the_image_is_one_static_program(image: Image, tmp_path) -> None:
+    image.unpack(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LICENSE-MIT", "oom-watcher"]
+    program = (tmp_path / "oom-watcher").read_bytes()
+    headers = subprocess.run(["readelf", "--program-headers", tmp_path / "oom-watcher"], capture_output=True, check=True)
+    assert b"LOAD" in headers.stdout and b"INTERP" not in headers.stdout, "it asks for a dynamic loader"
+    assert b"/root/" not in program and b"/usr/local/cargo" not in program, "paths of the build are in it"
+    assert len(program) < 10 * MIB
+    assert image.compressed_bytes < 5 * MIB
+    print(f"program {len(program)} bytes, compressed image {image.compressed_bytes} bytes")
+
+
+def test_the_image_says_what_it_is(image: Image) -> None:
+    config = image.config["config"]
+    assert config["Entrypoint"] == ["/oom-watcher"] and config["User"] == "0"
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "MIT"
+    assert labels["org.opencontainers.image.version"] != "0.0.0-dev"
+    assert labels["org.opencontainers.image.source"].startswith("https://github.com/")
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_kill_in_another_pod_is_reported(node: Node, runtime: str) -> None:
+    specification = node.specification()
+    with node.container(runtime, specification, f"kill-{runtime}") as container:
+        ready(node, container)
+        assert node.network.get(PORT, "/livez")[0] == 200
+        assert {int(container.status(f"Cap{part}"), 16) for part in ("Prm", "Eff", "Inh", "Amb")} == {0}
+        assert container.status("NoNewPrivs") == "1" and container.status("Seccomp") == "2"
+        resident, peak = container.status("VmRSS"), cgroups.peak(specification["linux"]["cgroupsPath"])
+        report = first_kill(node, container)
+        _, metrics = node.network.get(PORT, "/metrics")
+        assert container.terminate() == 0
+    print(f"{runtime}: RSS {resident} when ready, peak of its cgroup {peak // 1024} kB")
+    assert report["node"] == "node-1"
+    names = {key: report["kubernetes"].get(key) for key in ("namespace", "pod", "container")}
+    assert names == {"namespace": "shop", "pod": "web-0", "container": "app"}, json.dumps(report)
+    assert report["incident"]["scope"] == "container" and report["incident"]["limit_bytes"] == VICTIM_LIMIT
+    assert 'oom_kills_total{node="node-1",namespace="shop",pod="web-0",container="app"} 1' in metrics
+    limit = specification["linux"]["resources"]["memory"]["limit"]
+    assert peak < limit / 2, f"half of the chart's limit of {limit} is not enough of a margin"
+
+
+def test_the_root_file_system_cannot_be_written(node: Node) -> None:
+    specification = node.specification()
+    with node.container("crun", specification, "read-only") as container:
+        ready(node, container)
+        mounts = open(f"/proc/{container.pid}/mountinfo").read().splitlines()
+    options = {line.split()[4]: line.split()[5].split(",") for line in mounts}
+    for place in ["/", "/sys", "/var/log/containers", "/proc/sys"]:
+        assert "ro" in options[place], f"{place}: {options[place]}"
