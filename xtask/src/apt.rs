@@ -93,7 +93,7 @@ impl Suite {
 }
 
 /// The mirror that this machine's apt uses for Debian, else the public one.
-fn mirror(suite: &str) -> Result<String> {
+pub(crate) fn mirror(suite: &str) -> Result<String> {
     let archive = if suite.ends_with("-security") { "debian-security" } else { "debian" };
     let sites = process::output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
     let own =

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
@@ -17,6 +17,12 @@ const PACKAGES: [(&str, &str); 8] = [
     ("qemu-system-aarch64", "qemu-system-arm"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+    ("buildah", "buildah"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("crun", "crun"),
+    ("runc", "runc"),
+    ("ip", "iproute2"),
+    ("curl", "curl"),
     // The keys of the kernels' index; on Debian it is always there, on Ubuntu it is not.
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];

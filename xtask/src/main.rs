@@ -10,6 +10,7 @@ mod deps;
 mod docs;
 mod ebpf;
 mod ebpf_object;
+mod image;
 mod kernel_support;
 mod paths;
 mod process;
@@ -44,6 +45,8 @@ enum Task {
     Vm(vm::Options),
     /// Writes docs/kernel-support.md from the results of the guests
     KernelSupport,
+    /// Builds the image and proves it under crun and runc
+    Image(image::Options),
     /// Writes the files that are generated from the code
     Docs(docs::Options),
     /// Checks the rules of the house that no other tool holds
@@ -72,6 +75,7 @@ fn run(task: &Task) -> Result<()> {
         Task::BtfExcerpt(options) => btf_excerpt::run(options),
         Task::Vm(options) => vm::run(options),
         Task::KernelSupport => kernel_support::run(),
+        Task::Image(options) => image::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
         Task::Deny => deny::run(),
