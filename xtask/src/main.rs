@@ -14,6 +14,7 @@ mod image;
 mod kernel_support;
 mod paths;
 mod process;
+mod release;
 mod test;
 mod tidy;
 mod toolchain;
@@ -47,6 +48,8 @@ enum Task {
     KernelSupport,
     /// Builds the image and proves it under crun and runc
     Image(image::Options),
+    /// Checks everything about a release that can be known before its tag
+    Release(release::Options),
     /// Writes the files that are generated from the code
     Docs(docs::Options),
     /// Checks the rules of the house that no other tool holds
@@ -76,6 +79,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Vm(options) => vm::run(options),
         Task::KernelSupport => kernel_support::run(),
         Task::Image(options) => image::run(options),
+        Task::Release(options) => release::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
         Task::Deny => deny::run(),
