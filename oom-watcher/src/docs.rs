@@ -7,12 +7,12 @@ use std::fmt::Write;
 use clap::{Arg, Command, CommandFactory};
 use prometheus_client::metrics::MetricType;
 use schemars::{
-    Schema,
+    JsonSchema, Schema,
     generate::SchemaSettings,
     transform::{RecursiveTransform, Transform},
 };
 
-use crate::{cli::Cli, exposition::Family, report::OomReport, sinks, telemetry};
+use crate::{cli::Cli, enrichment::Enrichment, exposition::Family, report::OomReport, sinks, telemetry};
 
 /// `docs/configuration.md`: every flag with its environment variable and default.
 pub fn configuration() -> String {
@@ -77,7 +77,8 @@ pub fn metrics() -> String {
          ## Kills\n\n\
          Names that are not known fall back to identifiers: `pod` to the pod's UID, `container` to the container's id. \
          Processes in no container have empty `namespace`, `pod` and `container`. A container has one series while nothing \
-         was killed in it, and up to 17 after that (memory 6, scopes 7); `--max-series` bounds them all together.\n\n",
+         was killed in it, and up to 17 after that (memory 6, scopes 7), and its pod one more with `--kubernetes-enrichment`; `--max-series` bounds \
+         them all together.\n\n",
     );
     page.push_str(&family_table(sinks::metrics::FAMILIES));
     page.push_str("\n## The watcher itself\n\n");
@@ -108,8 +109,17 @@ fn family_table(families: &[&Family]) -> String {
 
 /// `docs/event.schema.json`: the JSON line per kill.
 pub fn event_schema() -> String {
+    schema_of::<OomReport>()
+}
+
+/// `docs/enrichment.schema.json`: the JSON line of what is learnt about a kill later.
+pub fn enrichment_schema() -> String {
+    schema_of::<Enrichment>()
+}
+
+fn schema_of<T: JsonSchema>() -> String {
     let settings = SchemaSettings::draft2020_12().for_serialize().with_transform(RecursiveTransform(AbsentNotNull));
-    let schema = settings.into_generator().into_root_schema_for::<OomReport>();
+    let schema = settings.into_generator().into_root_schema_for::<T>();
     let mut page = serde_json::to_string_pretty(&schema).unwrap_or_default();
     page.push('\n');
     page

@@ -69,6 +69,11 @@ pub(crate) fn gauge<V: EncodeGaugeValue>(
     ConstGauge::new(value).encode(family.encode_family(labels)?)
 }
 
+/// Writes one sample of an info family.
+pub(crate) fn info(family: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet) -> fmt::Result {
+    family.encode_info(labels)
+}
+
 /// All that `/metrics` shows.
 #[derive(Debug)]
 pub struct Exposition {

@@ -4,7 +4,7 @@
 //! kernel → reader → decode → incident → attribute → report → sinks
 //! ```
 //!
-//! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`.
+//! A stage never calls back. Only [`kernel`] names aya, and only it may hold `unsafe`; only [`k8s`] names kube.
 
 #![deny(unsafe_code)]
 
@@ -20,11 +20,13 @@ pub mod decode;
 #[cfg(feature = "docs")]
 pub mod docs;
 pub mod drill;
+pub mod enrichment;
 pub mod escape;
 pub mod exposition;
 pub mod health;
 pub mod http;
 pub mod incident;
+pub mod k8s;
 pub mod kernel;
 pub mod names;
 pub mod pipeline;
@@ -33,4 +35,5 @@ pub mod report;
 pub mod run;
 pub mod scope;
 pub mod sinks;
+mod size;
 pub mod telemetry;

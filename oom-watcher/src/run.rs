@@ -20,10 +20,12 @@ use crate::{
     cgroup::Node,
     config::{Config, NamesConfig},
     decode::Decoder,
+    enrichment::Enrichment,
     exposition::Exposition,
     health::Health,
     http::{self, BindError, Pages},
     incident::Assembler,
+    k8s,
     kernel::{
         counters::Counters,
         facts::{Facts, Roots},
@@ -56,6 +58,9 @@ pub enum RunError {
     /// The address or port.
     #[error("cannot serve metrics")]
     Bind(#[source] BindError),
+    /// The Kubernetes API is asked for, but cannot be used.
+    #[error("cannot tell Kubernetes of kills")]
+    Kubernetes(#[source] k8s::StartError),
     /// A part of the process.
     #[error("cannot {operation}")]
     Start {
@@ -94,6 +99,9 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     // The port first: a watcher that cannot be scraped says so before it touches the kernel.
     let listener = http::bind(config.metrics.address, config.metrics.port).map_err(RunError::Bind)?;
     let address = listener.local_addr().map_err(RunError::start("name the listening address"))?;
+    let kubernetes = k8s::prepare(&config.kubernetes, &config.node_name, Arc::clone(&telemetry))
+        .await
+        .map_err(RunError::Kubernetes)?;
     let (plan, loaded) = attach(config.ring_buffer_bytes)?;
     // Before any other thread exists: each would keep the capabilities that it was started with.
     privileges::drop_all().map_err(RunError::Privileges)?;
@@ -110,6 +118,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let server = tokio::spawn(http::serve(listener, Arc::new(pages), until_set(stopped.clone())));
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
+    let kubernetes = kubernetes.map(|prepared| prepared.start(publish_to(&metrics, &stdout)));
     let containers = Names::new(Limits::default());
     let scanner = Arc::new(Scanner::new(config.names.container_log_dir.clone(), containers.clone()));
     follow_names(&scanner, &health);
@@ -123,7 +132,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         containers: containers.clone(),
         resolver: Resolver::new(Arc::clone(&scanner), sources(&config.names)),
         waiting: JoinSet::new(),
-        sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)),
+        sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
         metrics,
         telemetry: Arc::clone(&telemetry),
         health,
@@ -141,6 +150,15 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let _ = stop.send(true);
     let _ = tokio::time::timeout(CLOSE_DEADLINE, server).await;
     Ok(())
+}
+
+/// What the API adds goes where reports went: to the metrics first, then to standard output.
+fn publish_to(metrics: &Arc<KillMetrics>, stdout: &StdoutSink) -> impl Fn(&Enrichment) + Send + 'static {
+    let (metrics, stdout) = (Arc::clone(metrics), stdout.clone());
+    move |enrichment| {
+        metrics.enrich(enrichment);
+        stdout.deliver_enrichment(enrichment);
+    }
 }
 
 /// Facts → plan → programs in the kernel. The facts, with 5 MB of BTF, are gone when this returns.

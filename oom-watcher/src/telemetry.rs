@@ -5,6 +5,7 @@
 
 pub mod events;
 mod families;
+mod kubernetes;
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use families::{FAMILIES, STAGES, StageRow};
+pub use kubernetes::{ApiOutcome, ApiVerb, EnrichmentOutcome, PodEventOutcome};
 use oom_watcher_common::counter;
 use prometheus_client::{
     collector::Collector,
@@ -82,6 +84,7 @@ pub struct Telemetry {
     /// At most one per hook and method: a closed set of the kernel stage.
     hooks: Mutex<BTreeMap<(&'static str, &'static str), bool>>,
     attributions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    kubernetes: kubernetes::KubernetesCounters,
     kernel_counters: OnceLock<Box<dyn Fn() -> KernelCounters + Send + Sync>>,
 }
 
@@ -236,6 +239,11 @@ fn plain_counter(family: &Family, page: &mut DescriptorEncoder<'_>, value: u64) 
     ConstCounter::new(value).encode(family.describe(page)?)
 }
 
+/// A gauge without labels.
+fn plain_gauge(family: &Family, page: &mut DescriptorEncoder<'_>, value: u64) -> fmt::Result {
+    family.describe(page)?.encode_gauge(&value)
+}
+
 impl Collector for Telemetry {
     fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
         let build = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
@@ -245,7 +253,8 @@ impl Collector for Telemetry {
         self.encode_kernel(&mut page)?;
         self.encode_audit(&mut page)?;
         self.encode_attributions(&mut page)?;
-        self.encode_limits(&mut page)
+        self.encode_limits(&mut page)?;
+        self.encode_kubernetes(&mut page)
     }
 }
 

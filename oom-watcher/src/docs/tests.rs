@@ -20,6 +20,7 @@ fn the_committed_pages_are_the_generated_ones() {
     check("configuration.md", &configuration());
     check("metrics.md", &metrics());
     check("event.schema.json", &event_schema());
+    check("enrichment.schema.json", &enrichment_schema());
 }
 
 #[test]
@@ -56,6 +57,7 @@ fn every_family_is_named_once_and_ends_its_help_with_a_full_stop() {
 
 #[test]
 fn the_schema_knows_no_null() {
-    let schema = event_schema();
-    assert!(!schema.contains("\"null\""), "{schema}");
+    for schema in [event_schema(), enrichment_schema()] {
+        assert!(!schema.contains("\"null\""), "{schema}");
+    }
 }

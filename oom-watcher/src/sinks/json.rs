@@ -1,4 +1,5 @@
-//! The line per kill for a machine: the report as one JSON object (`docs/event.schema.json`).
+//! The lines for a machine, each one JSON object: a report (`docs/event.schema.json`) or an enrichment
+//! (`docs/enrichment.schema.json`).
 //!
 //! A terminal may show it as well: characters that a terminal could act on are written as `\uXXXX`, which any JSON
 //! parser turns back into the same value.
@@ -8,10 +9,10 @@ use std::io;
 use serde::Serialize;
 use serde_json::{Serializer, ser::Formatter};
 
-use crate::{escape::is_unsafe, report::OomReport};
+use crate::escape::is_unsafe;
 
-/// The report on one line, without a line end.
-pub fn line(report: &OomReport) -> Result<String, serde_json::Error> {
+/// A report or an enrichment on one line, without a line end.
+pub fn line(report: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut bytes = Vec::with_capacity(2048);
     report.serialize(&mut Serializer::with_formatter(&mut bytes, PlainFormatter))?;
     String::from_utf8(bytes).map_err(|error| serde::ser::Error::custom(error.utf8_error()))

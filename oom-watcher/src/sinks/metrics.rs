@@ -15,6 +15,7 @@ use std::{
 
 pub use families::FAMILIES;
 pub use labels::ContainerLabels;
+use labels::PodLabels;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -24,6 +25,7 @@ use table::{LastKill, Outcome, Table};
 
 use crate::{
     config::MetricsConfig,
+    enrichment::Enrichment,
     exposition::{self, Family},
     report::OomReport,
     telemetry::{Stage, Telemetry, events::SeriesRefused},
@@ -55,6 +57,14 @@ impl KillMetrics {
         } else {
             self.telemetry.count_lost(Stage::SinkMetrics, 1);
         }
+        self.tell(&outcome);
+    }
+
+    /// The owner of a pod that had a kill is known: it has a series of its own as long as the pod has others, if the limit
+    /// of series leaves room.
+    pub fn enrich(&self, enrichment: &Enrichment) {
+        let pod = &enrichment.kubernetes;
+        let outcome = self.table().enrich(PodLabels::new(&pod.namespace, &pod.pod), pod.owner.as_ref());
         self.tell(&outcome);
     }
 
@@ -96,7 +106,8 @@ impl Collector for KillMetrics {
         encode_memory(&table, &mut page)?;
         encode_memcg_memory(&table, &mut page)?;
         encode_last(&table, &mut page, &families::LIMIT, |last| last.limit)?;
-        encode_last(&table, &mut page, &families::USAGE, |last| last.usage)
+        encode_last(&table, &mut page, &families::USAGE, |last| last.usage)?;
+        encode_pods(&table, &mut page)
     }
 }
 
@@ -123,6 +134,16 @@ fn encode_memcg_memory(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::
                 exposition::gauge(&mut family, &labels.pairs_and("memory_type", memory_type), bytes)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn encode_pods(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family = families::POD.describe(page)?;
+    for (pod, owner) in table.pods() {
+        let [namespace, name] = pod.pairs();
+        let labels = [namespace, name, ("owner_kind", &owner.kind), ("owner_name", &owner.name)];
+        exposition::info(&mut family, &labels)?;
     }
     Ok(())
 }

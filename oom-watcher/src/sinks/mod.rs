@@ -1,4 +1,4 @@
-//! Where reports go: metrics, standard output.
+//! Where reports go: metrics, standard output, the Kubernetes API.
 //!
 //! No sink waits for the outside world on the caller's time, and none stops another: each counts what it loses.
 
@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    k8s,
     report::OomReport,
     sinks::{metrics::KillMetrics, stdout::StdoutSink},
     telemetry::{Stage, Telemetry},
@@ -25,13 +26,20 @@ use crate::{
 pub struct Sinks {
     metrics: Arc<KillMetrics>,
     stdout: StdoutSink,
+    kubernetes: Option<k8s::Handle>,
     telemetry: Arc<Telemetry>,
 }
 
 impl Sinks {
     /// Reports go to `metrics` first, then to `stdout`.
     pub fn new(metrics: Arc<KillMetrics>, stdout: StdoutSink, telemetry: Arc<Telemetry>) -> Self {
-        Self { metrics, stdout, telemetry }
+        Self { metrics, stdout, kubernetes: None, telemetry }
+    }
+
+    /// Reports go to `kubernetes` last.
+    #[must_use]
+    pub fn with_kubernetes(self, kubernetes: Option<k8s::Handle>) -> Self {
+        Self { kubernetes, ..self }
     }
 
     /// Hands a report to every sink. Never blocks.
@@ -39,6 +47,9 @@ impl Sinks {
         self.telemetry.count_passed(Stage::Report);
         self.metrics.observe(report, Instant::now());
         self.stdout.deliver(report);
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.deliver(report);
+        }
     }
 
     /// Resolves when nobody reads standard output any more (`oom-watcher | head`).
@@ -48,6 +59,12 @@ impl Sinks {
 
     /// Waits at most `deadline` for what is queued to be written; what is not is counted as lost.
     pub async fn close(self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        if let Some(kubernetes) = self.kubernetes {
+            // It may still have lines to write: half of the time is for them.
+            kubernetes.close(deadline / 2).await;
+        }
+        let deadline = end.saturating_duration_since(Instant::now());
         self.stdout.close(deadline).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Reports for the tests of the sinks.
 
+use crate::enrichment::{ContainerKind, EnrichedPod, EnrichedVictim, Enrichment, LineType, Owner};
 use crate::report::{
     Attribution, AttributionResult, AttributionSource, Cause, Cgroup, Constraint, Incident, Kubernetes, Level,
     MemoryBreakdown, OomReport, PlainContainer, SCHEMA_VERSION, Scope, ScopeSource, Trigger, Victim,
@@ -115,6 +116,33 @@ fn cgroup() -> Cgroup {
             level(&format!("pod{POD_UID}"), 9001, Some(512 * MIB)),
             level(CONTAINER_ID, 9002, Some(512 * MIB)),
         ],
+    }
+}
+
+/// What the API knows of the pod of [`full`].
+pub(crate) fn enrichment() -> Enrichment {
+    let report = full();
+    Enrichment {
+        schema_version: SCHEMA_VERSION,
+        line_type: LineType::Enrichment,
+        time: report.time,
+        node: report.node,
+        incident_id: report.incident.id,
+        victim: EnrichedVictim { pid: 4242, tgid: Some(4242), comm: report.victim.comm },
+        kubernetes: EnrichedPod {
+            namespace: "shop".to_owned(),
+            pod: "cart-7f9c6d5b4-x2x7k".to_owned(),
+            pod_uid: POD_UID.to_owned(),
+            container: Some("app".to_owned()),
+            container_kind: Some(ContainerKind::Container),
+            container_id: Some(CONTAINER_ID.to_owned()),
+            owner: Some(Owner { kind: "Deployment".to_owned(), name: "cart".to_owned() }),
+            labels: [("team".to_owned(), "shop".to_owned())].into(),
+            image: Some("registry.example/shop/cart:4.2".to_owned()),
+            memory_request_bytes: Some(256 * MIB),
+            memory_limit_bytes: Some(512 * MIB),
+            node: Some("worker-1".to_owned()),
+        },
     }
 }
 

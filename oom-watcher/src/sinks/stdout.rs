@@ -1,4 +1,4 @@
-//! Standard output: one line per kill.
+//! Standard output: one line per kill, and one for what is learnt about it later.
 //!
 //! Whoever reads it may be slow, stuck, full or gone, and the reader of the kernel must not notice. Lines go through a
 //! bounded queue to a thread of their own that blocks as long as it must. What finds no room is dropped and counted: lines
@@ -20,11 +20,12 @@ use tokio::sync::watch;
 
 use crate::{
     config::OutputFormat,
+    enrichment::Enrichment,
     report::OomReport,
     sinks::{json, text},
     telemetry::{
         Stage, Telemetry,
-        events::{ReportUnprintable, StdoutAbandoned, StdoutFailed, StdoutOverflowed},
+        events::{EnrichmentLineLost, ReportUnprintable, StdoutAbandoned, StdoutFailed, StdoutOverflowed},
     },
 };
 
@@ -35,19 +36,28 @@ const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Pause before the next attempt at a standard output that somebody has made non-blocking, and that is full.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The sink of standard output.
-#[derive(Debug)]
+/// The sink of standard output. It ends when all clones of it are gone.
+#[derive(Clone, Debug)]
 pub struct StdoutSink {
     format: OutputFormat,
-    queue: SyncSender<Box<[u8]>>,
+    queue: SyncSender<Line>,
     shared: Arc<Shared>,
     state: watch::Receiver<State>,
+}
+
+/// A line with its end.
+#[derive(Debug)]
+struct Line {
+    bytes: Box<[u8]>,
+    /// Of a kill: the account of kills has it.
+    kill: bool,
 }
 
 /// What both sides of the queue count.
 #[derive(Debug)]
 struct Shared {
     queued_bytes: AtomicUsize,
+    /// Of kills.
     queued_lines: AtomicU64,
     telemetry: Arc<Telemetry>,
 }
@@ -93,7 +103,20 @@ impl StdoutSink {
                 Err(error) => return ReportUnprintable { error: &error }.emit(&self.shared.telemetry),
             },
         };
-        self.queue_line(line);
+        if !self.queue_line(line, true) {
+            StdoutOverflowed.emit(&self.shared.telemetry);
+        }
+    }
+
+    /// Queues the line of an enrichment, or counts it as lost. Never blocks.
+    pub fn deliver_enrichment(&self, enrichment: &Enrichment) {
+        let line = match self.format {
+            OutputFormat::Text => Ok(text::enrichment_line(enrichment)),
+            OutputFormat::Json => json::line(enrichment),
+        };
+        if !line.is_ok_and(|line| self.queue_line(line, false)) {
+            EnrichmentLineLost.emit(&self.shared.telemetry);
+        }
     }
 
     /// Resolves when nobody reads standard output any more.
@@ -116,23 +139,25 @@ impl StdoutSink {
         }
     }
 
-    fn queue_line(&self, mut line: String) {
-        line.push('\n');
-        let bytes = line.len();
+    /// False: there was no room.
+    fn queue_line(&self, mut text: String, kill: bool) -> bool {
+        text.push('\n');
+        let line = Line { bytes: text.into_bytes().into_boxed_slice(), kill };
+        let (bytes, lines) = (line.bytes.len(), u64::from(kill));
         let waiting = self.shared.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.shared.queued_lines.fetch_add(1, Ordering::AcqRel);
-        let fits = waiting + bytes <= QUEUE_BYTES_MAX;
-        if !fits || self.queue.try_send(line.into_bytes().into_boxed_slice()).is_err() {
-            self.shared.left_queue(bytes);
-            StdoutOverflowed.emit(&self.shared.telemetry);
+        self.shared.queued_lines.fetch_add(lines, Ordering::AcqRel);
+        let queued = waiting + bytes <= QUEUE_BYTES_MAX && self.queue.try_send(line).is_ok();
+        if !queued {
+            self.shared.left_queue(bytes, lines);
         }
+        queued
     }
 }
 
 impl Shared {
-    fn left_queue(&self, bytes: usize) {
+    fn left_queue(&self, bytes: usize, lines: u64) {
         self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.queued_lines.fetch_sub(1, Ordering::AcqRel);
+        self.queued_lines.fetch_sub(lines, Ordering::AcqRel);
     }
 }
 
@@ -146,31 +171,42 @@ struct LineWriter<W> {
 }
 
 impl<W: Write> LineWriter<W> {
-    fn run(mut self, lines: &Receiver<Box<[u8]>>) {
+    fn run(mut self, lines: &Receiver<Line>) {
         let mut reader_gone = false;
         for line in lines {
             if reader_gone {
-                self.shared.telemetry.count_lost(Stage::SinkStdout, 1);
+                self.count_unread(&line);
             } else {
                 reader_gone = self.write(&line);
             }
-            self.shared.left_queue(line.len());
+            self.shared.left_queue(line.bytes.len(), u64::from(line.kill));
         }
         self.announce.send_replace(State::Ended);
     }
 
     /// Writes a line and counts it; true when nobody reads any more.
-    fn write(&mut self, line: &[u8]) -> bool {
-        match self.write_whole(line) {
-            Ok(()) => self.shared.telemetry.count_passed(Stage::SinkStdout),
+    fn write(&mut self, line: &Line) -> bool {
+        match self.write_whole(&line.bytes) {
+            Ok(()) if line.kill => self.shared.telemetry.count_passed(Stage::SinkStdout),
+            Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.shared.telemetry.count_lost(Stage::SinkStdout, 1);
+                self.count_unread(line);
                 self.announce.send_replace(State::ReaderGone);
                 return true;
             }
+            Err(_) if !line.kill => EnrichmentLineLost.emit(&self.shared.telemetry),
             Err(error) => StdoutFailed { error: &error }.emit(&self.shared.telemetry),
         }
         false
+    }
+
+    /// Nobody reads any more: counted, quietly.
+    fn count_unread(&self, line: &Line) {
+        if line.kill {
+            self.shared.telemetry.count_lost(Stage::SinkStdout, 1);
+        } else {
+            self.shared.telemetry.count_enrichment_line_lost();
+        }
     }
 
     fn write_whole(&mut self, line: &[u8]) -> io::Result<()> {

@@ -6,8 +6,10 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::{
+    enrichment::Enrichment,
     escape::escaped_within,
     report::{Cause, Incident, OomReport, Scope, Victim},
+    size::Size,
 };
 
 /// Longest name or path on the line, in characters: a whole container id (64) fits.
@@ -26,28 +28,27 @@ pub fn line(report: &OomReport) -> String {
     line
 }
 
-/// A size as a person reads it: a binary unit, and one decimal below 100.
-struct Size(u64);
-
-impl Display for Size {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        let (mut tenths, mut unit) = (self.0 as f64 / 102.4, UNITS[0]);
-        for larger in &UNITS[1..] {
-            // What would be shown as 1024 is 1 of the next unit.
-            if tenths < 10_235.0 {
-                break;
-            }
-            (tenths, unit) = (tenths / 1024.0, larger);
-        }
-        match tenths.round() as u64 {
-            tenths if tenths < 1000 && tenths % 10 != 0 => write!(f, "{}.{} {unit}", tenths / 10, tenths % 10),
-            _ => write!(f, "{:.0} {unit}", tenths / 10.0),
-        }
+/// What the Kubernetes API added, on one line, without a line end.
+pub fn enrichment_line(enrichment: &Enrichment) -> String {
+    let time = enrichment.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+    let (victim, pod) = (&enrichment.victim, &enrichment.kubernetes);
+    let name = |text: &str| escaped_within(text, NAME_MAX);
+    let pid = victim.tgid.unwrap_or(victim.pid);
+    let container = pod.container.as_ref().map(|container| format!("/{}", name(container))).unwrap_or_default();
+    let mut line = format!("{time} OOM kill of pid {pid}: {}/{}{container}", name(&pod.namespace), name(&pod.pod));
+    let size = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", Size(bytes)));
+    let labels = pod.labels.iter().map(|(key, value)| Some(format!("{}={}", name(key), name(value))));
+    let parts = [
+        pod.owner.as_ref().map(|owner| format!("of {} {}", name(&owner.kind), name(&owner.name))),
+        pod.image.as_ref().map(|image| format!("image {}", name(image))),
+        size("requests", pod.memory_request_bytes),
+        size("limit", pod.memory_limit_bytes),
+    ];
+    for part in parts.into_iter().chain(labels).flatten() {
+        line.push_str(", ");
+        line.push_str(&part);
     }
+    line
 }
 
 struct Who<'a>(&'a Victim);

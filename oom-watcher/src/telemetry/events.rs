@@ -5,7 +5,7 @@ use std::io;
 
 use tracing::{error, warn};
 
-use super::{HttpRejection, Stage, Telemetry};
+use super::{EnrichmentOutcome, HttpRejection, PodEventOutcome, Stage, Telemetry};
 
 /// Standard output is slower than the kills: its queue is full and a line was dropped.
 #[derive(Debug)]
@@ -100,6 +100,41 @@ impl HttpClientRejected {
         let count = telemetry.count_http_rejection(self.reason);
         if count.is_power_of_two() {
             warn!(reason = ?self.reason, count, "Turned an HTTP client away");
+        }
+    }
+}
+
+/// The line of an enrichment found no room in the queue of standard output, or could not be written.
+#[derive(Debug)]
+pub struct EnrichmentLineLost;
+
+impl EnrichmentLineLost {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let lost = telemetry.count_enrichment_line_lost();
+        if lost.is_power_of_two() {
+            warn!(lost, "Standard output is too slow: dropped the line of an enrichment");
+        }
+    }
+}
+
+/// The Kubernetes API is slower than the kills: the queue of those that wait for it is full.
+#[derive(Debug)]
+pub struct KubernetesOverflowed {
+    /// The kill would have been looked up.
+    pub enrichment: bool,
+    /// The kill would have had an Event.
+    pub events: bool,
+}
+
+impl KubernetesOverflowed {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let skipped = self.enrichment.then(|| telemetry.count_enrichment(EnrichmentOutcome::Skipped));
+        let lost = self.events.then(|| telemetry.count_pod_event(PodEventOutcome::Overflow, 1));
+        let count = lost.or(skipped).unwrap_or_default();
+        if count.is_power_of_two() {
+            warn!(count, "Too many kills wait for the Kubernetes API: one has neither enrichment nor Event");
         }
     }
 }

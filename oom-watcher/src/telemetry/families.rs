@@ -52,8 +52,8 @@ pub static STAGES: [StageRow; 7] = [
     StageRow {
         stage: Stage::SinkEvent,
         label: "sink_event",
-        passed: "its Event was created or raised",
-        lost: "refused, unreachable or too many",
+        passed: "an Event on its pod tells of it; only kills in pods come here (`--kubernetes-events`)",
+        lost: "the pod has no name, or the API refused or did not answer in time, or too many waited",
     },
 ];
 
@@ -75,6 +75,12 @@ pub static FAMILIES: &[&Family] = &[
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
+    &KUBERNETES_REQUESTS,
+    &POD_EVENTS,
+    &ENRICHMENTS,
+    &LOST_ENRICHMENT_LINES,
+    &KUBERNETES_QUEUE,
+    &KUBERNETES_QUEUE_LIMIT,
 ];
 
 const NO_UNIT: Option<Unit> = None;
@@ -170,6 +176,45 @@ pub(super) static HTTP_REJECTED: Family = counter(
     &["reason"],
     "Clients of this HTTP server that were turned away: a limit was reached, or they were too slow.",
 );
+
+pub(super) static KUBERNETES_REQUESTS: Family = counter(
+    "oom_watcher_kubernetes_requests",
+    &["verb", "outcome"],
+    "Requests to the Kubernetes API, by what was asked and how it ended. get, list: pods; create, patch: Events.",
+);
+pub(super) static POD_EVENTS: Family = counter(
+    "oom_watcher_pod_events",
+    &["outcome"],
+    "Kills in pods by what became of their Event. created, raised, covered: an Event tells of the kill. unnamed, refused, \
+     too_late, overflow, abandoned: none does.",
+);
+pub(super) static ENRICHMENTS: Family = counter(
+    "oom_watcher_enrichments",
+    &["outcome"],
+    "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. not_found, recreated, \
+     failed, skipped: nothing.",
+);
+pub(super) static LOST_ENRICHMENT_LINES: Family = counter(
+    "oom_watcher_lost_enrichment_lines",
+    &[],
+    "Lines of enrichments that standard output did not take: they are not kills, and are in no other loss.",
+);
+pub(super) static KUBERNETES_QUEUE: Family = Family {
+    name: "oom_watcher_kubernetes_queue_length",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "Kills that wait for the Kubernetes API.",
+    absent: NEVER,
+};
+pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
+    name: "oom_watcher_kubernetes_queue_limit",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "The most kills that may wait for the Kubernetes API; 0 where it is not used.",
+    absent: NEVER,
+};
 
 /// The pairs of result and source that exist at zero from the start.
 pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {

@@ -1,7 +1,9 @@
 use prometheus_client::{encoding::text, registry::Registry};
 
 use super::*;
-use crate::telemetry::events::{HttpClientRejected, SeriesRefused, StdoutAbandoned, StdoutOverflowed};
+use crate::telemetry::events::{
+    EnrichmentLineLost, HttpClientRejected, KubernetesOverflowed, SeriesRefused, StdoutAbandoned, StdoutOverflowed,
+};
 
 /// The page, without the lines of HELP (their text is in the documentation) and with the build left out.
 fn page(telemetry: &std::sync::Arc<Telemetry>) -> String {
@@ -14,8 +16,35 @@ fn page(telemetry: &std::sync::Arc<Telemetry>) -> String {
 
 #[track_caller]
 fn check(telemetry: Telemetry, expected: &str) {
-    assert_eq!(page(&std::sync::Arc::new(telemetry)), expected);
+    let page = page(&std::sync::Arc::new(telemetry));
+    assert_eq!(page.split_once(KUBERNETES).unwrap().0, expected);
 }
+
+/// What is counted of the API is a closed set: the product of its labels.
+#[test]
+fn what_the_api_is_asked_exists_at_zero_from_the_start() {
+    let page = page(&std::sync::Arc::new(Telemetry::new()));
+    let (_, shown) = page.split_once(KUBERNETES).unwrap();
+    let mut expected: Vec<String> = ApiVerb::ALL
+        .iter()
+        .flat_map(|(_, verb)| ApiOutcome::ALL.map(|(_, outcome)| (verb, outcome)))
+        .map(|(verb, outcome)| {
+            format!(r#"oom_watcher_kubernetes_requests_total{{verb="{verb}",outcome="{outcome}"}} 0"#)
+        })
+        .collect();
+    let told = PodEventOutcome::ALL.map(|(_, outcome)| outcome);
+    let added = EnrichmentOutcome::ALL.map(|(_, outcome)| outcome);
+    for (family, outcomes) in [("pod_events", told.as_slice()), ("enrichments", added.as_slice())] {
+        let sample = |outcome| format!(r#"oom_watcher_{family}_total{{outcome="{outcome}"}} 0"#);
+        expected.extend(outcomes.iter().map(sample));
+    }
+    let plain = ["lost_enrichment_lines_total", "kubernetes_queue_length", "kubernetes_queue_limit"];
+    expected.extend(plain.map(|name| format!("oom_watcher_{name} 0")));
+    assert_eq!(shown.lines().filter(|line| line.starts_with("oom_")).collect::<Vec<_>>(), expected);
+}
+
+/// Where the families of the API begin.
+const KUBERNETES: &str = "# TYPE oom_watcher_kubernetes_requests counter\n";
 
 #[test]
 fn everything_exists_at_zero_from_the_start() {
@@ -75,7 +104,7 @@ oom_watcher_series_evicted_total 0
 oom_watcher_http_rejected_total{reason="too_many_connections"} 0
 oom_watcher_http_rejected_total{reason="too_many_scrapes"} 0
 oom_watcher_http_rejected_total{reason="timeout"} 0
-# EOF"#,
+"#,
     );
 }
 
@@ -156,6 +185,40 @@ fn an_event_that_is_logged_is_counted() {
             r#"oom_watcher_lost_events_total{stage="sink_stdout"} 5"#,
             "oom_watcher_series_refused_total 11",
             r#"oom_watcher_http_rejected_total{reason="timeout"} 1"#,
+        ],
+    );
+}
+
+#[test]
+fn the_labels_are_in_the_order_of_their_declaration() {
+    for (index, (verb, label)) in ApiVerb::ALL.into_iter().enumerate() {
+        assert_eq!((verb as usize, verb.as_str()), (index, label));
+    }
+    for (index, (outcome, label)) in ApiOutcome::ALL.into_iter().enumerate() {
+        assert_eq!((outcome as usize, outcome.as_str()), (index, label));
+    }
+    for (index, (outcome, _)) in PodEventOutcome::ALL.into_iter().enumerate() {
+        assert_eq!(outcome as usize, index);
+    }
+    for (index, (outcome, _)) in EnrichmentOutcome::ALL.into_iter().enumerate() {
+        assert_eq!(outcome as usize, index);
+    }
+}
+
+#[test]
+fn a_kill_without_a_place_for_the_api_is_counted_where_it_would_have_gone() {
+    let telemetry = Telemetry::new();
+    KubernetesOverflowed { enrichment: true, events: false }.emit(&telemetry);
+    KubernetesOverflowed { enrichment: true, events: true }.emit(&telemetry);
+    EnrichmentLineLost.emit(&telemetry);
+    check_has(
+        telemetry,
+        &[
+            r#"oom_watcher_enrichments_total{outcome="skipped"} 2"#,
+            r#"oom_watcher_pod_events_total{outcome="overflow"} 1"#,
+            r#"oom_watcher_lost_events_total{stage="sink_event"} 1"#,
+            r#"oom_watcher_lost_events_total{stage="sink_stdout"} 0"#,
+            "oom_watcher_lost_enrichment_lines_total 1",
         ],
     );
 }

@@ -4,12 +4,21 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::sinks::samples::{HOSTILE, full, hostile, in_docker, in_service, minimal};
+use crate::{
+    enrichment::{EnrichedPod, EnrichedVictim},
+    report::OomReport,
+    sinks::samples::{HOSTILE, enrichment, full, hostile, in_docker, in_service, minimal},
+};
 
 /// A line is one valid JSON object by the committed schema.
 #[track_caller]
 fn check(report: &OomReport) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/event.schema.json");
+    check_against("event.schema.json", report)
+}
+
+#[track_caller]
+fn check_against(schema: &str, report: &impl Serialize) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(schema);
     let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let line = line(report).unwrap();
     assert!(!line.contains(is_unsafe), "{line:?}");
@@ -30,6 +39,24 @@ fn a_full_report_keeps_the_schema() {
     assert_eq!(value["kubernetes"]["pod"], "cart-7f9c6d5b4-x2x7k");
     assert_eq!(value["cgroup"]["levels"][3]["limit_bytes"], 512 * 1024 * 1024);
     assert_eq!(value["cgroup"]["levels"][1].get("limit_bytes"), None, "no limit is absent");
+}
+
+#[test]
+fn an_enrichment_keeps_its_schema_and_is_no_report() {
+    let whole = check_against("enrichment.schema.json", &enrichment());
+    assert_eq!(whole["type"], "enrichment");
+    assert_eq!(whole["incident_id"], check(&full())["incident"]["id"]);
+    assert_eq!(whole["kubernetes"]["owner"], serde_json::json!({ "kind": "Deployment", "name": "cart" }));
+    let mut bare = enrichment();
+    bare.victim = EnrichedVictim { pid: 77, ..EnrichedVictim::default() };
+    bare.kubernetes = EnrichedPod { pod: HOSTILE.to_owned(), ..EnrichedPod::default() };
+    let bare = check_against("enrichment.schema.json", &bare);
+    let known = serde_json::json!({ "namespace": "", "pod": HOSTILE, "pod_uid": "" });
+    assert_eq!((&bare["kubernetes"], &bare["victim"]), (&known, &serde_json::json!({ "pid": 77 })));
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/event.schema.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    assert!(!jsonschema::validator_for(&schema).unwrap().is_valid(&whole));
 }
 
 #[test]

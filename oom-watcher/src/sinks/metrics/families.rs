@@ -6,7 +6,7 @@ use crate::{exposition::Family, report::Scope};
 
 /// All of them, in the order in which they are shown.
 pub static FAMILIES: &[&Family] =
-    &[&KILLS, &KILLS_PER_NODE, &INCIDENTS, &LAST_TIMESTAMP, &MEMORY_USAGE, &MEMCG_MEMORY, &LIMIT, &USAGE];
+    &[&KILLS, &KILLS_PER_NODE, &INCIDENTS, &LAST_TIMESTAMP, &MEMORY_USAGE, &MEMCG_MEMORY, &LIMIT, &USAGE, &POD];
 
 const NO_KILL: &str = "No kill in that container since the watcher started, or --max-series left no room.";
 
@@ -80,6 +80,17 @@ pub(super) static USAGE: Family = Family {
     labels: &["node", "namespace", "pod", "container", "scope"],
     help: "Memory charged to what ran out, at the last kill. scope: as in oom_limit_bytes.",
     absent: "As oom_memory_usage_bytes.",
+};
+
+pub(super) static POD: Family = Family {
+    name: "oom_pod",
+    kind: MetricType::Info,
+    unit: None,
+    labels: &["node", "namespace", "pod", "owner_kind", "owner_name"],
+    help: "Pod of a kill with its controller, as the Kubernetes API knows it: joins the other series by namespace and pod. \
+           No controller: owner_kind and owner_name are empty.",
+    absent: "No kill in that pod since the watcher started, or --kubernetes-enrichment is off, or the API did not answer, \
+             or the pod has no other series any more, or --max-series left no room.",
 };
 
 /// Values of the label `memory_type`.

@@ -14,10 +14,31 @@ pub struct ContainerLabels {
     container: String,
 }
 
+/// The labels that name a pod, as safe as those of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PodLabels {
+    namespace: String,
+    pod: String,
+}
+
+impl PodLabels {
+    pub(super) fn new(namespace: &str, pod: &str) -> Self {
+        Self { namespace: safe(namespace), pod: safe(pod) }
+    }
+
+    pub(super) fn pairs(&self) -> [(&'static str, &str); 2] {
+        [("namespace", &self.namespace), ("pod", &self.pod)]
+    }
+}
+
+/// A name from outside as the value of a label.
+pub(super) fn safe(name: &str) -> String {
+    escaped_within(name, LABEL_MAX)
+}
+
 impl ContainerLabels {
     /// Labels from names.
     pub fn new(namespace: &str, pod: &str, container: &str) -> Self {
-        let safe = |name| escaped_within(name, LABEL_MAX);
         Self { namespace: safe(namespace), pod: safe(pod), container: safe(container) }
     }
 
@@ -38,6 +59,10 @@ impl ContainerLabels {
         } else {
             Self::host()
         }
+    }
+
+    pub(super) fn is_in(&self, pod: &PodLabels) -> bool {
+        self.namespace == pod.namespace && self.pod == pod.pod
     }
 
     pub(super) fn pairs(&self) -> [(&'static str, &str); 3] {

@@ -13,9 +13,11 @@ use jiff::Timestamp;
 use super::{
     ContainerLabels,
     families::{MEMCG_MEMORY_TYPES, MEMORY_TYPES},
+    labels::{PodLabels, safe},
 };
 use crate::{
     config::MetricsConfig,
+    enrichment::Owner,
     report::{MemoryBreakdown, OomReport, Scope, Victim},
 };
 
@@ -27,7 +29,9 @@ const RECENT_INCIDENTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Table {
     containers: BTreeMap<ContainerLabels, Container>,
-    /// Series that `containers` stand for: always their sum.
+    /// Owners of pods that have a container here: one series each.
+    pods: BTreeMap<PodLabels, Owner>,
+    /// Series that `containers` and `pods` stand for: always their sum.
     series: usize,
     kills_on_node: u64,
     recent_incidents: RecentIncidents,
@@ -76,6 +80,7 @@ impl Table {
     pub(super) fn new(config: &MetricsConfig) -> Self {
         Self {
             containers: BTreeMap::new(),
+            pods: BTreeMap::new(),
             series: 0,
             kills_on_node: 0,
             recent_incidents: RecentIncidents::default(),
@@ -90,6 +95,10 @@ impl Table {
 
     pub(super) fn containers(&self) -> impl Iterator<Item = (&ContainerLabels, &Container)> {
         self.containers.iter()
+    }
+
+    pub(super) fn pods(&self) -> impl Iterator<Item = (&PodLabels, &Owner)> {
+        self.pods.iter()
     }
 
     pub(super) fn last_kills(&self) -> impl Iterator<Item = (&ContainerLabels, &LastKill)> {
@@ -132,6 +141,31 @@ impl Table {
         outcome
     }
 
+    /// The owner of a pod is known; no owner has empty labels. A pod without a container here has nothing to join with.
+    pub(super) fn enrich(&mut self, pod: PodLabels, owner: Option<&Owner>) -> Outcome {
+        let mut outcome = Outcome { counted: true, max_series: self.max_series, ..Outcome::default() };
+        let owner = owner.map(|owner| Owner { kind: safe(&owner.kind), name: safe(&owner.name) }).unwrap_or_default();
+        if let Some(known) = self.pods.get_mut(&pod) {
+            *known = owner;
+        } else if self.has_container_of(&pod) {
+            outcome.evicted = self.make_room(1);
+            if self.series < self.max_series && self.has_container_of(&pod) {
+                self.series += 1;
+                self.pods.insert(pod, owner);
+            } else {
+                outcome.refused = 1;
+            }
+        }
+        outcome
+    }
+
+    fn has_container_of(&self, pod: &PodLabels) -> bool {
+        let [(_, namespace), (_, name)] = pod.pairs();
+        // The first one there can be: names are in order.
+        let first = ContainerLabels::new(namespace, name, "");
+        self.containers.range(first..).next().is_some_and(|(labels, _)| labels.is_in(pod))
+    }
+
     pub(super) fn retire(&mut self, labels: &ContainerLabels, now: Instant) {
         if let Some(container) = self.containers.get_mut(labels) {
             container.gone_since.get_or_insert(now);
@@ -143,7 +177,10 @@ impl Table {
         self.containers.retain(|_, container| {
             container.gone_since.is_none_or(|since| now.saturating_duration_since(since) < retention)
         });
-        self.series = self.containers.values().map(Container::series).sum();
+        let mut pods = std::mem::take(&mut self.pods);
+        pods.retain(|pod, _| self.has_container_of(pod));
+        self.pods = pods;
+        self.series = self.containers.values().map(Container::series).sum::<usize>() + self.pods.len();
     }
 
     /// Drops the containers that are gone for longest until `series` more fit or none is left; returns the series dropped.

@@ -8,7 +8,7 @@ use crate::{
     escape::is_unsafe,
     exposition::Exposition,
     report::{Incident, Kubernetes, Scope},
-    sinks::samples::{full, hostile, in_docker, in_service, minimal},
+    sinks::samples::{enrichment, full, hostile, in_docker, in_service, minimal},
     telemetry::Stage,
 };
 
@@ -128,6 +128,8 @@ oom_limit_bytes{{{container},scope="container"}} 536870912
 # TYPE oom_usage_bytes gauge
 # UNIT oom_usage_bytes bytes
 oom_usage_bytes{{{container},scope="container"}} 535822336
+# HELP oom_pod {pod}
+# TYPE oom_pod info
 "#,
         kills = families::KILLS.help,
         per_node = families::KILLS_PER_NODE.help,
@@ -137,6 +139,7 @@ oom_usage_bytes{{{container},scope="container"}} 535822336
         memcg = families::MEMCG_MEMORY.help,
         limit = families::LIMIT.help,
         usage = families::USAGE.help,
+        pod = families::POD.help,
     );
     assert_eq!(contract, expected);
     assert!(page.ends_with("# EOF\n"));
@@ -146,6 +149,7 @@ oom_usage_bytes{{{container},scope="container"}} 535822336
 fn the_page_is_what_the_families_declare() {
     let setup = setup(true, 5000);
     setup.observe(&full());
+    setup.metrics.enrich(&enrichment());
     exposition::check_page(FAMILIES, &setup.samples().join("\n"), "node");
 }
 
@@ -335,6 +339,52 @@ fn a_kill_takes_the_place_of_the_container_that_is_gone_for_longest() {
     assert!(samples.contains(r#"container="a""#) && samples.contains(r#"container="d""#), "{samples}");
     assert!(setup.page.render().unwrap().contains("\noom_watcher_series_evicted_total 11\n"));
     assert_eq!(setup.telemetry.lost(Stage::SinkMetrics), 0);
+}
+
+#[test]
+fn a_pod_has_its_owner_as_long_as_it_has_other_series() {
+    let setup = setup(false, 5000);
+    let pod = r#"oom_pod_info{node="worker-1",namespace="shop",pod="cart-7f9c6d5b4-x2x7k","#;
+    setup.metrics.enrich(&enrichment());
+    setup.check_series(0);
+
+    setup.observe(&full());
+    setup.metrics.enrich(&enrichment());
+    setup.metrics.enrich(&enrichment());
+    let series = setup.samples().len() - 1;
+    setup.check_has(&format!(r#"{pod}owner_kind="Deployment",owner_name="cart"}} 1"#));
+
+    let mut orphan = enrichment();
+    orphan.kubernetes.owner = None;
+    setup.metrics.enrich(&orphan);
+    setup.check_has(&format!(r#"{pod}owner_kind="",owner_name=""}} 1"#));
+    setup.check_series(series);
+
+    setup.metrics.expire(setup.now + Duration::from_hours(1));
+    setup.check_series(0);
+}
+
+#[test]
+fn the_limit_of_series_holds_for_owners_too() {
+    let setup = setup(false, 100);
+    for container in 0..9 {
+        let container = container.to_string();
+        setup.metrics.ensure_zero(ContainerLabels::new("shop", "cart-7f9c6d5b4-x2x7k", &container));
+    }
+    for container in 0..9 {
+        let mut report = kill(&container.to_string(), &container.to_string());
+        report.kubernetes.as_mut().unwrap().pod = Some("cart-7f9c6d5b4-x2x7k".to_owned());
+        setup.observe(&report);
+    }
+    setup.metrics.ensure_zero(labels("other"));
+    setup.check_series(9 * 11);
+    setup.metrics.enrich(&enrichment());
+    setup.check_series(100);
+    let mut another = enrichment();
+    another.kubernetes.pod = "cart".to_owned();
+    setup.observe(&kill("late", "late"));
+    setup.metrics.enrich(&another);
+    setup.check_series(100);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 use rustix::pipe::{PipeFlags, pipe, pipe_with};
 
 use super::*;
-use crate::sinks::samples::{full, minimal};
+use crate::sinks::samples::{enrichment, full, minimal};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -44,6 +44,27 @@ fn lines_arrive_whole_and_in_order() {
             assert_eq!(value["victim"]["pid"], pid);
         }
         check_account(&telemetry, 1000, 0);
+    });
+}
+
+#[test]
+fn enrichments_are_in_no_account_of_kills() {
+    run(async {
+        let (read, write) = pipe().unwrap();
+        let (sink, telemetry) = start(File::from(write));
+        sink.deliver(&full());
+        let clone = sink.clone();
+        clone.deliver_enrichment(&enrichment());
+        drop(clone);
+        sink.close(SOON).await;
+        let mut said = String::new();
+        File::from(read).read_to_string(&mut said).unwrap();
+        let types: Vec<_> = said
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["type"].as_str().map(str::to_owned))
+            .collect();
+        assert_eq!(types, [None, Some("enrichment".to_owned())]);
+        check_account(&telemetry, 1, 0);
     });
 }
 

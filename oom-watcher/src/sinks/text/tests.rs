@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     escape::is_unsafe,
     report::Cgroup,
-    sinks::samples::{full, hostile, in_docker, in_service, minimal},
+    sinks::samples::{HOSTILE, enrichment, full, hostile, in_docker, in_service, minimal},
 };
 
 #[track_caller]
@@ -147,4 +147,17 @@ proptest! {
         prop_assert!(!shown.contains(is_unsafe), "{shown:?}");
         prop_assert!(shown.chars().count() <= 200 + 6 * NAME_MAX);
     }
+}
+
+#[test]
+fn an_enrichment_is_one_short_line() {
+    assert_eq!(
+        enrichment_line(&enrichment()),
+        "2026-11-22T17:45:00.123Z OOM kill of pid 4242: shop/cart-7f9c6d5b4-x2x7k/app, of Deployment cart, \
+         image registry.example/shop/cart:4.2, requests 256 MiB, limit 512 MiB, team=shop"
+    );
+    let mut hostile = enrichment();
+    hostile.kubernetes.image = Some(HOSTILE.to_owned());
+    hostile.kubernetes.labels = [(HOSTILE.to_owned(), HOSTILE.to_owned())].into();
+    assert!(!enrichment_line(&hostile).contains(is_unsafe));
 }

@@ -1,0 +1,237 @@
+//! What is counted about the Kubernetes API: requests, Events, enrichments. The closed sets of their labels are here.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::{Stage, Telemetry, families};
+use crate::exposition;
+
+/// What is asked of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiVerb {
+    /// One pod.
+    Get,
+    /// The names of the node's pods.
+    List,
+    /// An Event.
+    Create,
+    /// The count of an Event.
+    Patch,
+}
+
+impl ApiVerb {
+    /// In the order of their declaration.
+    pub const ALL: [(Self, &str); 4] =
+        [(Self::Get, "get"), (Self::List, "list"), (Self::Create, "create"), (Self::Patch, "patch")];
+
+    /// The label `verb`, which is the verb of RBAC.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// How the API answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiOutcome {
+    /// As asked.
+    Ok,
+    /// 404 or 410: the pod, Event or namespace is gone.
+    NotFound,
+    /// 409: it is there already.
+    Conflict,
+    /// 403: RBAC, admission, a quota, or the namespace is going away.
+    Forbidden,
+    /// 401: the token is not accepted.
+    Unauthorized,
+    /// 429: too many requests.
+    Throttled,
+    /// Another refusal of this one request.
+    Rejected,
+    /// 5xx
+    ServerError,
+    /// No whole answer in time.
+    Timeout,
+    /// No connection, or it broke.
+    Unreachable,
+    /// The answer is not what was asked for, or is too large.
+    Garbage,
+}
+
+impl ApiOutcome {
+    /// In the order of their declaration.
+    pub const ALL: [(Self, &str); 11] = [
+        (Self::Ok, "ok"),
+        (Self::NotFound, "not_found"),
+        (Self::Conflict, "conflict"),
+        (Self::Forbidden, "forbidden"),
+        (Self::Unauthorized, "unauthorized"),
+        (Self::Throttled, "throttled"),
+        (Self::Rejected, "rejected"),
+        (Self::ServerError, "server_error"),
+        (Self::Timeout, "timeout"),
+        (Self::Unreachable, "unreachable"),
+        (Self::Garbage, "garbage"),
+    ];
+
+    /// Says something about the API and not about what was asked: the same request may succeed later.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::Throttled | Self::ServerError | Self::Timeout | Self::Unreachable)
+    }
+
+    /// The label `outcome`.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// What became of a kill in a pod, as far as Events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodEventOutcome {
+    /// Its Event was created.
+    Created,
+    /// The count of an Event was raised for it.
+    Raised,
+    /// Another victim of its incident has the Event.
+    Covered,
+    /// Nobody knows the pod's name, so there is nothing that an Event could be about.
+    Unnamed,
+    /// The API refused this Event.
+    Refused,
+    /// The API did not take it for too long.
+    TooLate,
+    /// Too many waited.
+    Overflow,
+    /// The watcher ended before it could be told.
+    Abandoned,
+}
+
+impl PodEventOutcome {
+    /// In the order of their declaration.
+    pub const ALL: [(Self, &str); 8] = [
+        (Self::Created, "created"),
+        (Self::Raised, "raised"),
+        (Self::Covered, "covered"),
+        (Self::Unnamed, "unnamed"),
+        (Self::Refused, "refused"),
+        (Self::TooLate, "too_late"),
+        (Self::Overflow, "overflow"),
+        (Self::Abandoned, "abandoned"),
+    ];
+
+    /// Whether an Event tells of the kill.
+    pub fn is_told(self) -> bool {
+        matches!(self, Self::Created | Self::Raised | Self::Covered)
+    }
+}
+
+/// What became of a kill in a pod, as far as the enrichment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnrichmentOutcome {
+    /// A line says what the API knows.
+    Published,
+    /// The line of another victim of the incident in that container says it.
+    Covered,
+    /// The API has no such pod.
+    NotFound,
+    /// The API has another pod of that name.
+    Recreated,
+    /// The API refused, or answered what nobody understands.
+    Failed,
+    /// It was not asked in time: rate limit, back-off, too many waiting.
+    Skipped,
+}
+
+impl EnrichmentOutcome {
+    /// In the order of their declaration.
+    pub const ALL: [(Self, &str); 6] = [
+        (Self::Published, "published"),
+        (Self::Covered, "covered"),
+        (Self::NotFound, "not_found"),
+        (Self::Recreated, "recreated"),
+        (Self::Failed, "failed"),
+        (Self::Skipped, "skipped"),
+    ];
+}
+
+/// The counters.
+#[derive(Debug, Default)]
+pub(super) struct KubernetesCounters {
+    requests: [[AtomicU64; ApiOutcome::ALL.len()]; ApiVerb::ALL.len()],
+    pod_events: [AtomicU64; PodEventOutcome::ALL.len()],
+    enrichments: [AtomicU64; EnrichmentOutcome::ALL.len()],
+    enrichment_lines_lost: AtomicU64,
+    queued: AtomicU64,
+    queue_limit: AtomicU64,
+}
+
+impl Telemetry {
+    /// The API was asked, and answered so.
+    pub(crate) fn count_request(&self, verb: ApiVerb, outcome: ApiOutcome) {
+        self.kubernetes.requests[verb as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `kills` in pods came to that; [`Stage::SinkEvent`] counts them too. Returns how many did so far.
+    pub(crate) fn count_pod_event(&self, outcome: PodEventOutcome, kills: u64) -> u64 {
+        if outcome.is_told() {
+            self.passed[Stage::SinkEvent as usize].fetch_add(kills, Ordering::Relaxed);
+        } else {
+            self.count_lost(Stage::SinkEvent, kills);
+        }
+        self.kubernetes.pod_events[outcome as usize].fetch_add(kills, Ordering::Relaxed) + kills
+    }
+
+    /// A kill in a pod came to that. Returns how many did so far.
+    pub(crate) fn count_enrichment(&self, outcome: EnrichmentOutcome) -> u64 {
+        self.kubernetes.enrichments[outcome as usize].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The line of an enrichment was not written; returns how many were not so far.
+    pub(crate) fn count_enrichment_line_lost(&self) -> u64 {
+        self.kubernetes.enrichment_lines_lost.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// At most `limit` kills wait for the API.
+    pub(crate) fn set_kubernetes_queue(&self, queued: usize, limit: usize) {
+        self.kubernetes.queued.store(queued as u64, Ordering::Relaxed);
+        self.kubernetes.queue_limit.store(limit as u64, Ordering::Relaxed);
+    }
+
+    /// How often the API answered so.
+    #[cfg(test)]
+    pub(crate) fn requests(&self, verb: ApiVerb, outcome: ApiOutcome) -> u64 {
+        self.kubernetes.requests[verb as usize][outcome as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many kills came to that.
+    #[cfg(test)]
+    pub(crate) fn enrichments(&self, outcome: EnrichmentOutcome) -> u64 {
+        self.kubernetes.enrichments[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn encode_kubernetes(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = &self.kubernetes;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut family = families::KUBERNETES_REQUESTS.describe(page)?;
+        for (verb, verb_label) in ApiVerb::ALL {
+            for (outcome, label) in ApiOutcome::ALL {
+                let count = read(&counters.requests[verb as usize][outcome as usize]);
+                exposition::counter(&mut family, &[("verb", verb_label), ("outcome", label)], count)?;
+            }
+        }
+        let mut family = families::POD_EVENTS.describe(page)?;
+        for (outcome, label) in PodEventOutcome::ALL {
+            exposition::counter(&mut family, &[("outcome", label)], read(&counters.pod_events[outcome as usize]))?;
+        }
+        let mut family = families::ENRICHMENTS.describe(page)?;
+        for (outcome, label) in EnrichmentOutcome::ALL {
+            exposition::counter(&mut family, &[("outcome", label)], read(&counters.enrichments[outcome as usize]))?;
+        }
+        super::plain_counter(&families::LOST_ENRICHMENT_LINES, page, read(&counters.enrichment_lines_lost))?;
+        super::plain_gauge(&families::KUBERNETES_QUEUE, page, read(&counters.queued))?;
+        super::plain_gauge(&families::KUBERNETES_QUEUE_LIMIT, page, read(&counters.queue_limit))
+    }
+}

@@ -1,0 +1,145 @@
+//! A cluster through `kubectl`, and the agent in it.
+
+use std::{
+    env,
+    io::Write as _,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+/// The cluster of KUBECONFIG.
+pub(crate) struct Cluster(());
+
+/// The agent on one node.
+pub(crate) struct Agent {
+    namespace: String,
+    pod: String,
+    port: String,
+    env: Vec<Value>,
+}
+
+/// A namespace of this run; removed when dropped.
+pub(crate) struct Namespace<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl Cluster {
+    /// The reason why there is none.
+    pub(crate) fn find() -> Result<Self, String> {
+        if env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
+            return Err("KUBECONFIG is not set".to_owned());
+        }
+        match Command::new("kubectl").args(["version", "--client"]).output() {
+            Ok(output) if output.status.success() => Ok(Self(())),
+            _ => Err("kubectl is not installed".to_owned()),
+        }
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let shown = arguments.join(" ");
+        let mut child = Command::new("kubectl")
+            .args(arguments)
+            .args(["--request-timeout", "30s"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+        stdin.write_all(input.as_bytes()).with_context(|| format!("kubectl {shown} takes no input"))?;
+        drop(stdin);
+        let output = child.wait_with_output().with_context(|| format!("kubectl {shown}"))?;
+        if !output.status.success() {
+            bail!("kubectl {shown}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("kubectl {shown} is not text"))
+    }
+
+    pub(crate) fn create(&self, object: &Value) -> Result<()> {
+        self.kubectl(&["create", "-f", "-"], &object.to_string()).map(drop)
+    }
+
+    pub(crate) fn get(&self, what: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "-o", "json"], what].concat(), "")?;
+        serde_json::from_str(&text).context("kubectl get gives no JSON")
+    }
+
+    pub(crate) fn agent_on(&self, node: &str) -> Result<Agent> {
+        let selector = format!("spec.nodeName={node},status.phase=Running");
+        let label = "app.kubernetes.io/name=oom-watcher";
+        let pods = self.get(&["pods", "-A", "-l", label, "--field-selector", &selector])?;
+        let pod = pods["items"].get(0).with_context(|| format!("no agent runs on {node} (no pod with {label})"))?;
+        let container = &pod["spec"]["containers"][0];
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("a pod without a name");
+        Ok(Agent {
+            namespace: text(&pod["metadata"]["namespace"])?,
+            pod: text(&pod["metadata"]["name"])?,
+            port: container["ports"][0]["containerPort"].as_u64().unwrap_or(8080).to_string(),
+            env: container["env"].as_array().cloned().unwrap_or_default(),
+        })
+    }
+
+    /// The agent's Event on that pod.
+    pub(crate) fn event_of(&self, namespace: &str, pod: &str) -> Result<Option<Value>> {
+        let events = self.get(&["events.events.k8s.io", "-n", namespace])?;
+        let ours = |event: &&Value| event["reportingController"] == "oom-watcher" && event["regarding"]["name"] == pod;
+        Ok(events["items"].as_array().into_iter().flatten().find(ours).cloned())
+    }
+}
+
+impl Agent {
+    /// Whether a switch is on.
+    pub(crate) fn has(&self, variable: &str) -> bool {
+        self.env.iter().any(|entry| entry["name"] == variable && entry["value"] == "true")
+    }
+
+    /// Its JSON lines; what it logs about itself is none.
+    pub(crate) fn lines(&self, cluster: &Cluster) -> Result<Vec<Value>> {
+        let log = cluster.kubectl(&["logs", "-n", &self.namespace, &self.pod, "--tail", "2000"], "")?;
+        Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    pub(crate) fn metrics(&self, cluster: &Cluster) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{}/pods/{}:{}/proxy/metrics", self.namespace, self.pod, self.port);
+        cluster.kubectl(&["get", "--raw", &path], "")
+    }
+}
+
+impl<'a> Namespace<'a> {
+    pub(crate) fn create(cluster: &'a Cluster) -> Result<Self> {
+        let name = format!("oom-watcher-e2e-{}", std::process::id());
+        cluster.create(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))?;
+        Ok(Self { cluster, name })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"], "") {
+            println!("e2e: the namespace {} is left behind: {error:#}", self.name);
+        }
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) fn until<T>(patience: Duration, what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(answer) = ask().with_context(|| format!("waiting until {what}"))? {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {} s: {what}", patience.as_secs());
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
