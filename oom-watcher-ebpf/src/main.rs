@@ -21,7 +21,9 @@ mod victim;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// No path leads here: `cargo xtask build-ebpf` refuses an object that could panic, since the verifier would.
+/// No path leads here: `cargo xtask build-ebpf` refuses an object that could panic, since the verifier would. Never inlined, so
+/// that an object in which one does has a symbol for it.
+#[inline(never)]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
@@ -23,6 +23,9 @@ const PACKAGES: [(&str, &str); 14] = [
     ("runc", "runc"),
     ("ip", "iproute2"),
     ("curl", "curl"),
+    ("promtool", "prometheus"),
+    ("kubectl", "kubernetes-client"),
+    ("wget", "wget"),
     // The keys of the kernels' index; on Debian it is always there, on Ubuntu it is not.
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];

@@ -1,15 +1,14 @@
-//! `cargo xtask docs`: the files that a machine writes, so that they cannot say what the code does not.
+//! `cargo xtask docs`: the pages that a machine writes, so that they cannot say what the code does not.
+//!
+//! The generators live beside what they describe, in the agent's library, and a test of theirs compares the committed pages
+//! with what they give; this command runs that test, or has it write. The chart's pages are its own tool's
+//! (`tests/chart/run.sh`), and `docs/kernel-support.md` is written from guests' results (`cargo xtask kernel-support`).
 
-use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::paths;
-
-/// A file below the root of the workspace, and what it must hold.
-type Page = (&'static str, fn() -> Result<String>);
-
-const PAGES: &[Page] = &[];
 
 /// Whether the files are written or compared.
 #[derive(clap::Args)]
@@ -21,23 +20,17 @@ pub(crate) struct Options {
 
 /// `cargo xtask docs`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut stale = Vec::new();
-    for (path, generate) in PAGES {
-        let text = generate().with_context(|| format!("cannot generate {path}"))?;
-        let file = paths::workspace().join(path);
-        // A file that is not there differs from every text.
-        if fs::read_to_string(&file).is_ok_and(|known| known == text) {
-            continue;
-        }
-        if options.check {
-            stale.push(*path);
-        } else {
-            fs::write(&file, text).with_context(|| format!("cannot write {path}"))?;
-            println!("wrote {path}");
-        }
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--quiet", "--package", "oom-watcher", "--lib", "docs::"]);
+    command.current_dir(paths::workspace());
+    if options.check {
+        command.env_remove("UPDATE_DOCS");
+    } else {
+        command.env("UPDATE_DOCS", "1");
     }
-    if !stale.is_empty() {
-        bail!("not what the code says: {}; run `cargo xtask docs` and commit the result", stale.join(", "));
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the generated pages are not what the code says; run `cargo xtask docs` and commit the result");
     }
     Ok(())
 }

@@ -54,6 +54,8 @@ enum Task {
     Docs(docs::Options),
     /// Checks the rules of the house that no other tool holds
     Tidy,
+    /// Tests the chart, its manifests, alerts and dashboard
+    Chart,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
     /// Runs every check and says what ran, what did not and why
@@ -82,6 +84,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Release(options) => release::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
+        Task::Chart => process::run(&mut std::process::Command::new(paths::workspace().join("tests/chart/run.sh"))),
         Task::Deny => deny::run(),
         Task::Test(options) => test::run(options),
     }

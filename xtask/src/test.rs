@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     step("test", &[], &["test", "--workspace"]),
     step("docs", &[], &["xtask", "docs", "--check"]),
     step("build-ebpf", &[Need::Program("rustup")], &["xtask", "build-ebpf", "--check"]),
+    step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
     step("deny", &[], &["xtask", "deny"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
