@@ -55,7 +55,11 @@ class Cgroup:
 
 def peak(path: str) -> int:
     """The most memory that a cgroup ever had, in bytes; 0 where the kernel does not say (version 2 before 5.19)."""
-    file = ROOT / path.strip("/") / "memory.peak" if UNIFIED else ROOT / "memory" / path.strip("/") / "memory.max_usage_in_bytes"
+    file = (
+        ROOT / path.strip("/") / "memory.peak"
+        if UNIFIED
+        else ROOT / "memory" / path.strip("/") / "memory.max_usage_in_bytes"
+    )
     return int(file.read_text()) if file.exists() else 0
 
 

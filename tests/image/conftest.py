@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import translate
 from cgroups import UNIFIED, Cgroup
 from charttool import helm
@@ -26,7 +27,9 @@ VICTIM_LIMIT = 16 * 2**20
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-docs", action="store_true", help="write the table of docs/security.md instead of checking it")
+    parser.addoption(
+        "--write-docs", action="store_true", help="write the table of docs/security.md instead of checking it"
+    )
 
 
 @dataclass
@@ -89,3 +92,12 @@ def _given(variable: str) -> Path:
     if variable not in os.environ:
         pytest.fail(f"{variable} is not set: run `cargo xtask image`")
     return Path(os.environ[variable])
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The line that `cargo xtask test` counts by, in the form of Rust's test harness."""
+    counts = {word: len(terminalreporter.getreports(word)) for word in ("passed", "failed", "error")}
+    failed = counts["failed"] + counts["error"]
+    terminalreporter.write_line(
+        f"test result: {'FAILED' if failed else 'ok'}. {counts['passed']} passed; {failed} failed"
+    )

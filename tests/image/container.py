@@ -109,7 +109,15 @@ class Network:
     def get(self, port: int, path: str) -> tuple[int, str]:
         """Status and body of an HTTP answer from inside; status 0 means none."""
         inside = ["ip", "netns", "exec", self._name]
-        curl = ["curl", "--silent", "--max-time", "5", "--write-out", "\n%{http_code}", f"http://127.0.0.1:{port}{path}"]
+        curl = [
+            "curl",
+            "--silent",
+            "--max-time",
+            "5",
+            "--write-out",
+            "\n%{http_code}",
+            f"http://127.0.0.1:{port}{path}",
+        ]
         text = subprocess.run([*inside, *curl], capture_output=True, text=True, check=False).stdout
         body, _, status = text.rpartition("\n")
         return int(status or 0), body

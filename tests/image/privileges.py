@@ -48,7 +48,7 @@ CHANGES: list[tuple[str, Change]] = [
     ("`BPF`", without_capabilities("CAP_BPF")),
     ("`PERFMON`", without_capabilities("CAP_PERFMON")),
     ("both", without_capabilities("CAP_BPF", "CAP_PERFMON")),
-    ("the filter's knowledge of them: a seccomp profile that lets bpf(2) pass with `SYS_ADMIN` only", old_filter),
+    ("a seccomp profile that knows `BPF`: an older one lets bpf(2) pass with `SYS_ADMIN` only", old_filter),
     ("`/sys` (every runtime mounts it)", without_mount("/sys")),
     (f"`{LOGS}`", without_mount(LOGS)),
 ]

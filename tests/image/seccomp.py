@@ -1,6 +1,7 @@
 """A runtime's default seccomp profile, as the file that distributions ship, turned into the filter of one container.
 
-What depends on the container is decided here as Podman, CRI-O, Docker and containerd do it: by its capabilities and the architecture.
+What depends on the container is decided here as Podman, CRI-O, Docker and containerd do it: by its capabilities and the
+architecture.
 """
 
 import platform

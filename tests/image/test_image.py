@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
-import cgroups
 import pytest
+
+import cgroups
 from conftest import VICTIM_LIMIT, Node
 from container import Container
 from layout import Image
@@ -32,7 +34,9 @@ def test_the_image_is_one_static_program(image: Image, tmp_path) -> None:
     image.unpack(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["LICENSE-MIT", "oom-watcher"]
     program = (tmp_path / "oom-watcher").read_bytes()
-    headers = subprocess.run(["readelf", "--program-headers", tmp_path / "oom-watcher"], capture_output=True, check=True)
+    headers = subprocess.run(
+        ["readelf", "--program-headers", tmp_path / "oom-watcher"], capture_output=True, check=True
+    )
     assert b"LOAD" in headers.stdout and b"INTERP" not in headers.stdout, "it asks for a dynamic loader"
     assert b"/root/" not in program and b"/usr/local/cargo" not in program, "paths of the build are in it"
     assert len(program) < 10 * MIB
@@ -75,7 +79,7 @@ def test_the_root_file_system_cannot_be_written(node: Node) -> None:
     specification = node.specification()
     with node.container("crun", specification, "read-only") as container:
         ready(node, container)
-        mounts = open(f"/proc/{container.pid}/mountinfo").read().splitlines()
+        mounts = Path(f"/proc/{container.pid}/mountinfo").read_text().splitlines()
     options = {line.split()[4]: line.split()[5].split(",") for line in mounts}
     for place in ["/", "/sys", "/var/log/containers", "/proc/sys"]:
         assert "ro" in options[place], f"{place}: {options[place]}"

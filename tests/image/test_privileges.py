@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+
 from charttool.paths import DOCS
 from conftest import Node
 from privileges import CHANGES, Change, replaced, table

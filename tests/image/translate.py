@@ -1,7 +1,7 @@
-"""The chart's container as a runtime gets it: what the kubelet and containerd make of a pod, for the fields that the chart sets.
+"""The chart's container as a runtime gets it: what kubelet and containerd make of a pod, in the fields that it sets.
 
-A field of the security context, a kind of volume or a source of a variable that is not translated here is an error, never left
-out: else the proof would be about another container than the chart's.
+A field of the security context, a kind of volume or a source of a variable that is not translated here is an error,
+never left out: else the proof would be about another container than the chart's.
 """
 
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def _refuse_unknown(pod: Json, container: Json) -> None:
 
 
 def _oom_score() -> int:
-    """As containerd with `restrict_oom_score_adj`: without SYS_RESOURCE a process cannot have a lower score than its parent's."""
+    """As containerd with `restrict_oom_score_adj`: without SYS_RESOURCE no score is below the parent's."""
     status = Path("/proc/self/status").read_text()
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     own = int(Path("/proc/self/oom_score_adj").read_text())
