@@ -156,7 +156,7 @@ impl PodName {
     pub(super) fn new(namespace: &str, name: &str) -> Option<Self> {
         let plain = |text: &str| {
             let inside = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'));
-            (1..=253).contains(&text.len()) && inside && !text.starts_with('.') && !text.ends_with('.')
+            (1..=253).contains(&text.len()) && inside && !text.starts_with(['-', '.']) && !text.ends_with(['-', '.'])
         };
         let name = Self { namespace: namespace.to_owned(), name: name.to_owned() };
         (plain(namespace) && plain(&name.name)).then_some(name)
