@@ -42,8 +42,9 @@ class Node:
     network: Network
     cgroup: str
 
-    def specification(self, values: helm.Values | None = None) -> Json:
-        """The agent's container, from the chart with these values."""
+    def specification(self) -> Json:
+        """The agent's container, from the chart without the API: there is no cluster here whose API could be asked."""
+        values = {"config": {"kubernetesEnrichment": False, "kubernetesEvents": False}}
         pod, container = helm.agent(helm.render(values))
         place = translate.Place(
             root=self.folder / "root",
