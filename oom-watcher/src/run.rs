@@ -130,7 +130,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         names: NodeNames { node: config.node_name.clone(), boot: boot_id() },
         node: own_node(config.names.pod_uid.as_deref()),
         containers: containers.clone(),
-        resolver: Resolver::new(Arc::clone(&scanner), sources(&config.names)),
+        resolver: resolver(scanner, &config.names, &telemetry),
         waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
         metrics,
@@ -209,12 +209,20 @@ fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) {
     });
 }
 
+fn resolver(scanner: Arc<Scanner>, names: &NamesConfig, telemetry: &Telemetry) -> Arc<Resolver> {
+    let resolver = Resolver::new(scanner, sources(names));
+    let questions = Arc::clone(&resolver);
+    telemetry.set_cri_stats(move || questions.cri_stats());
+    resolver
+}
+
 fn sources(names: &NamesConfig) -> Sources {
     Sources {
         pod_logs: names.pod_log_dir.clone(),
         docker: Some(PathBuf::from("/var/lib/docker/containers")).filter(|path| path.exists()),
         podman: Some(PathBuf::from("/var/lib/containers/storage/overlay-containers/containers.json"))
             .filter(|path| path.exists()),
+        cri_socket: names.cri_socket.clone(),
     }
 }
 

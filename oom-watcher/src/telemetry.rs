@@ -27,6 +27,7 @@ use prometheus_client::{
 
 use crate::{
     exposition::{self, Family},
+    names::cri::CriStats,
     report::{AttributionResult, AttributionSource},
 };
 
@@ -86,6 +87,7 @@ pub struct Telemetry {
     attributions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     kubernetes: kubernetes::KubernetesCounters,
     kernel_counters: OnceLock<Box<dyn Fn() -> KernelCounters + Send + Sync>>,
+    cri_stats: OnceLock<Box<dyn Fn() -> CriStats + Send + Sync>>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -148,6 +150,11 @@ impl Telemetry {
     /// How the kernel program's counters are read, at each scrape. The first reader stands.
     pub fn set_kernel_counters(&self, read: impl Fn() -> KernelCounters + Send + Sync + 'static) {
         self.kernel_counters.get_or_init(|| Box::new(read));
+    }
+
+    /// How the questions to the container runtime are read, at each scrape. The first reader stands.
+    pub fn set_cri_stats(&self, read: impl Fn() -> CriStats + Send + Sync + 'static) {
+        self.cri_stats.get_or_init(|| Box::new(read));
     }
 
     /// Series that were not created; returns how many so far.
@@ -219,7 +226,10 @@ impl Telemetry {
         for ((result, source), count) in &*self.attributions() {
             exposition::counter(&mut family, &[("result", *result), ("source", *source)], *count)?;
         }
-        Ok(())
+        let CriStats { answered, failed } = self.cri_stats.get().map(|read| read()).unwrap_or_default();
+        let mut family = families::CRI_REQUESTS.describe(page)?;
+        exposition::counter(&mut family, &[("result", "answered")], answered)?;
+        exposition::counter(&mut family, &[("result", "failed")], failed)
     }
 
     fn encode_limits(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {

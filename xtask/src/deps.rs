@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
@@ -28,6 +28,9 @@ const PACKAGES: [(&str, &str); 17] = [
     ("wget", "wget"),
     // The keys of the kernels' index; on Debian it is always there, on Ubuntu it is not.
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    // Of the container suite.
+    ("containerd", "containerd"),
+    ("busybox", "busybox-static"),
 ];
 /// Parts of the stable toolchain that its smallest installation lacks.
 const COMPONENTS: [(&str, &str); 2] = [("cargo-clippy", "clippy"), ("cargo-fmt", "rustfmt")];

@@ -12,6 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use self::step::{Counts, Need, Outcome, Step};
 use crate::paths;
 
+const CONTAINERS: &[Need] =
+    &[Need::Root, Need::Program("containerd"), Need::Program("runc"), Need::Program("crun"), Need::Program("busybox")];
 const GUEST_AMD64: &[Need] = &[Need::Program("qemu-system-x86_64"), Need::Program("apt-get")];
 const GUEST_ARM64: &[Need] =
     &[Need::Program("qemu-system-aarch64"), Need::Program("apt-get"), Need::Program("aarch64-linux-gnu-gcc")];
@@ -27,6 +29,7 @@ const STEPS: &[Step] = &[
     step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
     step("deny", &[], &["xtask", "deny"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
+    step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
 ];

@@ -13,16 +13,19 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Attributed, attribute, best_in_pod, files};
+use super::{Attributed, attribute, best_in_pod, files, own_container};
 use crate::cgroup::{Identity, PlainIdentity, PodIdentity};
-use crate::names::Scanner;
+use crate::names::{
+    Scanner,
+    cri::{self, Cri, CriStats},
+};
 use crate::report::{AttributionResult, AttributionSource};
 
 /// Kills that may be searched for at the same time; one more goes out with what is known.
 pub const PENDING_MAX: usize = 1024;
 
-/// How long a kill may wait for its names: the last look at the links, and a second for slow files.
-pub const DEADLINE: Duration = Duration::from_secs(3);
+/// How long a kill may wait for its names: the last look at the links, a second for slow files, and the runtime's.
+pub const DEADLINE: Duration = Duration::from_secs(3).saturating_add(cri::DEADLINE);
 
 /// When to look at the directory of links again, counted from the miss.
 const LOOKS: [Duration; 6] = [
@@ -43,6 +46,8 @@ pub struct Sources {
     pub docker: Option<PathBuf>,
     /// podman's `/var/lib/containers/storage/overlay-containers/containers.json`: the same.
     pub podman: Option<PathBuf>,
+    /// The container runtime's socket, asked over CRI for what none of the files gave. It is root on the node.
+    pub cri_socket: Option<PathBuf>,
 }
 
 /// Attributes kills: at once from memory, or later from the node's files.
@@ -50,6 +55,7 @@ pub struct Sources {
 pub struct Resolver {
     scanner: Arc<Scanner>,
     sources: Sources,
+    cri: Option<Cri>,
     places: Arc<Semaphore>,
     refused: AtomicU64,
 }
@@ -76,7 +82,8 @@ impl Resolver {
     /// A resolver that asks the scanner's index first.
     pub fn new(scanner: Arc<Scanner>, sources: Sources) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(PENDING_MAX));
-        Arc::new(Self { scanner, sources, places, refused: AtomicU64::new(0) })
+        let cri = sources.cri_socket.clone().map(Cri::new);
+        Arc::new(Self { scanner, sources, cri, places, refused: AtomicU64::new(0) })
     }
 
     /// Attributes a kill from memory, and says whether looking further may give more. Never waits.
@@ -101,6 +108,11 @@ impl Resolver {
     /// Kills that went out with what memory knew because [`PENDING_MAX`] were being searched for.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Questions to the runtime; all zero where it is not asked.
+    pub fn cri_stats(&self) -> CriStats {
+        self.cri.as_ref().map(Cri::stats).unwrap_or_default()
     }
 
     fn recall(&self, identity: &Identity) -> Attributed {
@@ -135,13 +147,17 @@ impl Pending {
         found.ok().flatten().unwrap_or_else(|| self.resolver.recall(&self.identity))
     }
 
-    /// The sources of a pod's names, from the cheapest and surest on. One that is slower, or wants more rights (the runtime's
-    /// CRI, the API server), has its place after the last of these; what it finds may also come after the report.
+    /// The sources of a pod's names, from the cheapest and surest on: the runtime wants more rights than the files, and is
+    /// asked only for what they do not give.
     async fn search_pod(&self, pod: &PodIdentity) -> Option<Attributed> {
         if let Some(who) = self.search_links(pod).await {
             return Some(who);
         }
-        self.search_pod_logs(pod).await
+        let by_logs = self.search_pod_logs(pod).await;
+        if by_logs.as_ref().is_some_and(|who| is_best(pod, who)) {
+            return by_logs;
+        }
+        self.ask_runtime(pod).await.or(by_logs)
     }
 
     /// The links again, until this one is there.
@@ -175,6 +191,26 @@ impl Pending {
             kubernetes.restart_count = only.restart_count;
             who.attribution.result = AttributionResult::Full;
         }
+        Some(who)
+    }
+
+    async fn ask_runtime(&self, pod: &PodIdentity) -> Option<Attributed> {
+        let cri = self.resolver.cri.as_ref()?;
+        let found = match cri.container(&own_container(pod)?.id).await {
+            Ok(found) => found.filter(|found| found.pod_uid == pod.uid)?,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "Asking the runtime for a name failed");
+                return None;
+            }
+        };
+        let mut who = self.resolver.recall(&self.identity);
+        let kubernetes = who.kubernetes.as_mut()?;
+        kubernetes.namespace = Some(found.name.namespace);
+        kubernetes.pod = Some(found.name.pod);
+        kubernetes.container = Some(found.name.container);
+        kubernetes.restart_count = Some(found.restart_count);
+        who.attribution.result = AttributionResult::Full;
+        who.attribution.source = AttributionSource::Cri;
         Some(who)
     }
 

@@ -109,6 +109,15 @@ pub fn pod_directory(file_name: &str) -> Option<PodDirectory> {
     })
 }
 
+/// The names of a container, if Kubernetes may have given them.
+pub fn container_name(namespace: &str, pod: &str, container: &str) -> Option<ContainerName> {
+    Some(ContainerName {
+        namespace: checked(namespace, LABEL_MAX, is_label)?,
+        pod: checked(pod, SUBDOMAIN_MAX, is_subdomain)?,
+        container: checked(container, LABEL_MAX, is_label)?,
+    })
+}
+
 /// Whether a container of Kubernetes may be called so.
 pub fn is_container_name(text: &str) -> bool {
     checked(text, LABEL_MAX, is_label).is_some()
@@ -117,11 +126,8 @@ pub fn is_container_name(text: &str) -> bool {
 fn whole(file_name: &str, target: Option<Target>) -> Option<Link> {
     let (names, _id) = file_name.strip_suffix(".log")?.rsplit_once('-')?;
     let mut parts = names.splitn(3, '_');
-    let name = ContainerName {
-        pod: checked(parts.next()?, SUBDOMAIN_MAX, is_subdomain)?,
-        namespace: checked(parts.next()?, LABEL_MAX, is_label)?,
-        container: checked(parts.next()?, LABEL_MAX, is_label)?,
-    };
+    let (pod, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = container_name(namespace, pod, container)?;
     if target.as_ref().is_some_and(|target| target.name != name) {
         return None;
     }

@@ -1,8 +1,10 @@
 //! Names of the node's containers, from the node itself: the links that the kubelet keeps in `/var/log/containers`.
 //!
 //! One read-only directory, no log content, no socket, no API. [`link`] reads one name, [`Index`] holds them, [`Scanner`]
-//! reads the directory, [`Feed`] follows it; readers ask through [`Names`]. Nothing here knows what a kill is.
+//! reads the directory, [`Feed`] follows it; readers ask through [`Names`]. [`cri`] asks the runtime, where that is
+//! configured. Nothing here knows what a kill is.
 
+pub mod cri;
 mod feed;
 mod index;
 pub mod link;

@@ -72,6 +72,7 @@ pub static FAMILIES: &[&Family] = &[
     &MISSED_KILLS,
     &KILLS_BEFORE_START,
     &ATTRIBUTIONS,
+    &CRI_REQUESTS,
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
@@ -161,6 +162,11 @@ pub(super) static ATTRIBUTIONS: Family = Family {
     help: "Victims by how far they were attributed and by which source.",
     absent: "A pair that cannot be.",
 };
+pub(super) static CRI_REQUESTS: Family = counter(
+    "oom_watcher_cri_requests",
+    &["result"],
+    "Questions to the container runtime (--cri-socket) for a container that the node's files did not name.",
+);
 pub(super) static SERIES_REFUSED: Family = counter(
     "oom_watcher_series_refused",
     &[],
@@ -223,6 +229,7 @@ pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'s
     let pairs = [
         (Full, Index),
         (Full, Rescan),
+        (Full, PodDirectory),
         (Full, Cri),
         (Full, RuntimeFile),
         (Full, Api),

@@ -87,6 +87,7 @@ oom_watcher_missed_kills_total 0
 oom_watcher_attributions_total{result="full",source="api"} 0
 oom_watcher_attributions_total{result="full",source="cri"} 0
 oom_watcher_attributions_total{result="full",source="index"} 0
+oom_watcher_attributions_total{result="full",source="pod_directory"} 0
 oom_watcher_attributions_total{result="full",source="rescan"} 0
 oom_watcher_attributions_total{result="full",source="runtime_file"} 0
 oom_watcher_attributions_total{result="host",source="path"} 0
@@ -96,6 +97,9 @@ oom_watcher_attributions_total{result="none",source="path"} 0
 oom_watcher_attributions_total{result="pod",source="api"} 0
 oom_watcher_attributions_total{result="pod",source="pod_directory"} 0
 oom_watcher_attributions_total{result="pod",source="sibling"} 0
+# TYPE oom_watcher_cri_requests counter
+oom_watcher_cri_requests_total{result="answered"} 0
+oom_watcher_cri_requests_total{result="failed"} 0
 # TYPE oom_watcher_series_refused counter
 oom_watcher_series_refused_total 0
 # TYPE oom_watcher_series_evicted counter
@@ -126,6 +130,7 @@ fn what_is_counted_is_shown() {
     telemetry.set_hook("out_of_memory", "fentry", false);
     telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index);
     telemetry.count_attribution(AttributionResult::Id, AttributionSource::Api);
+    telemetry.set_cri_stats(|| CriStats { answered: 3, failed: 1 });
     telemetry.set_kills_before_start(7);
     telemetry.set_kills_before_start(8);
     telemetry.set_missed_kills(2);
@@ -139,6 +144,8 @@ fn what_is_counted_is_shown() {
             r#"oom_watcher_hook_attached{hook="out_of_memory",method="fentry"} 0"#,
             r#"oom_watcher_attributions_total{result="full",source="index"} 1"#,
             r#"oom_watcher_attributions_total{result="id",source="api"} 1"#,
+            r#"oom_watcher_cri_requests_total{result="answered"} 3"#,
+            r#"oom_watcher_cri_requests_total{result="failed"} 1"#,
             "oom_watcher_kills_before_start 7",
             "oom_watcher_missed_kills_total 2",
         ],

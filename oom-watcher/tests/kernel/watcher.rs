@@ -9,7 +9,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_millis(600);
 /// A running watcher; stopped when dropped.
 pub(crate) struct Watcher {
     child: Child,
-    events: Receiver<Value>,
+    events: Receiver<(SystemTime, Value)>,
     log: Receiver<String>,
     port: u16,
 }
@@ -36,6 +36,12 @@ impl Watcher {
     /// Starts it and waits until it watches.
     #[track_caller]
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with more arguments than it needs, and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let mut child = Command::new(machine::agent())
             .args([
                 "--output",
@@ -47,6 +53,7 @@ impl Watcher {
                 "--node-name",
                 "test-node",
             ])
+            .args(arguments)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -58,9 +65,10 @@ impl Watcher {
         let (event_sender, events) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let came = SystemTime::now();
                 let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
                 assert_schema(&event);
-                if event_sender.send(event).is_err() {
+                if event_sender.send((came, event)).is_err() {
                     break;
                 }
             }
@@ -99,6 +107,12 @@ impl Watcher {
     /// The next `count` events, in their order.
     #[track_caller]
     pub(crate) fn events(&self, count: usize) -> Vec<Value> {
+        self.events_and_times(count).into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The next `count` events, and when each line came.
+    #[track_caller]
+    pub(crate) fn events_and_times(&self, count: usize) -> Vec<(SystemTime, Value)> {
         let deadline = Instant::now() + EVENT;
         let mut events = Vec::new();
         while events.len() < count {
@@ -128,7 +142,7 @@ impl Watcher {
     /// Every event until it has been silent for a while.
     pub(crate) fn rest(&self) -> Vec<Value> {
         let mut events = Vec::new();
-        while let Ok(event) = self.events.recv_timeout(SILENCE) {
+        while let Ok((_, event)) = self.events.recv_timeout(SILENCE) {
             events.push(event);
         }
         events
@@ -169,7 +183,7 @@ impl Watcher {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "the watcher ended with {status}: {:?}", self.log_lines());
-        self.events.iter().collect()
+        self.events.iter().map(|(_, event)| event).collect()
     }
 }
 
