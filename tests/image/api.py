@@ -45,6 +45,10 @@ class Api:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 self._answer(*api.post(self.path, json.loads(body)))
 
+            def do_PATCH(self) -> None:  # noqa: N802
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self._answer(200, {})
+
             def _answer(self, status: int, body: Json) -> None:
                 if self.headers["Authorization"] != f"Bearer {TOKEN}":
                     status, body = 401, {"kind": "Status", "code": 401}

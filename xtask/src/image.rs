@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// Write the tables of docs/security.md instead of checking them
     #[arg(long)]
     write_docs: bool,
+    /// Run only the tests that pytest's -k finds by this word, and compare no table
+    #[arg(long, value_name = "WORD", requires = "guest")]
+    filter: Option<String>,
     /// Keep the agent's pages of the guest, on which alerts and dashboard are tested
     #[arg(long, requires = "guest")]
     write_pages: bool,
@@ -97,6 +100,9 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
     };
     for (name, value) in [
         ("BUILDER", image.as_str()),
+        // BuildKit says these by itself.
+        ("BUILDPLATFORM", &format!("linux/{}", Arch::own())),
+        ("BUILDARCH", Arch::own().debian()),
         ("VERSION", env!("CARGO_PKG_VERSION")),
         ("REVISION", &process::output(git().args(["rev-parse", "HEAD"]))?),
     ] {
