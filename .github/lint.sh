@@ -1,14 +1,20 @@
 #!/bin/sh
-# Checks the workflows against GitHub's own schema and for what makes them unsafe. The environment is made once (needs PyPI).
+# Checks the workflows against GitHub's own schema, for what makes them unsafe, and the shell in them and elsewhere. The
+# environment is made once (needs PyPI). requirements.txt is `pip-compile --generate-hashes --strip-extras` of requirements.in.
 set -eu
 cd "$(dirname "$0")/.."
 venv=${CARGO_TARGET_DIR:-target}/workflow-venv
 wanted=$(cksum <.github/requirements.txt)
 if [ "$(cat "$venv/requirements.cksum" 2>/dev/null)" != "$wanted" ]; then
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement .github/requirements.txt
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement .github/requirements.txt
     printf '%s\n' "$wanted" >"$venv/requirements.cksum"
 fi
 "$venv/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml
 "$venv/bin/check-jsonschema" --builtin-schema vendor.dependabot .github/dependabot.yml
 "$venv/bin/zizmor" --offline --quiet .github
+runs=$venv/runs
+rm -rf "$runs"
+mkdir "$runs"
+"$venv/bin/python" .github/runs.py "$runs" .github/workflows/*.yml
+git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" "$runs"/*.sh

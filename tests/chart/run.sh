@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the chart's tooling in a virtual environment of its own: `run.sh [test|render|readme|golden|metrics|live] …`; without
+# Runs the chart's tooling in a virtual environment of its own: `run.sh [test|render|readme|golden|metrics|live|proof] …`; without
 # arguments, the tests. The environment is made once (needs PyPI) and then used offline.
 set -eu
 

@@ -11,6 +11,10 @@ from charttool import contract, dashboard, live
 from charttool.paths import FIXTURES
 
 
+# Pod and container that were killed most.
+APP = ("checkout-7c9d8f6b5d-x7k2p", "app")
+
+
 class Page(BaseHTTPRequestHandler):
     """Serves the agent's page, before or after the kills."""
 
@@ -33,7 +37,7 @@ def address(with_prometheus) -> Iterator[str]:
     Page.when = "before"
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with live.prometheus(f"127.0.0.1:{server.server_port}", node="node-a") as prometheus:
+        with live.prometheus(f"127.0.0.1:{server.server_port}", node="node-1") as prometheus:
             Page.when = "after"
             time.sleep(live.SETTLE_SECONDS)
             yield prometheus
@@ -44,6 +48,14 @@ def address(with_prometheus) -> Iterator[str]:
 def results(address: str) -> dict[str, list[dict]]:
     """Every query of the dashboard with its result."""
     return {query.name: live.evaluate(address, query.expression) for query in dashboard.queries(live.WINDOW_SECONDS)}
+
+
+def shown(name: str, **labels: str) -> float:
+    """The value of the one series of the container that was killed most, on the agent's own page."""
+    wanted = {"pod": APP[0], "container": APP[1], **labels}
+    page = contract.series((FIXTURES / "agent-after.txt").read_text())
+    (value,) = [float(value) for found, has, value in page if found == name and wanted.items() <= has.items()]
+    return value
 
 
 def by(result: list[dict], *labels: str) -> dict:
@@ -64,33 +76,34 @@ def test_kills_are_shown_by_namespace_workload_and_container(results):
         ("", ""),
     }
     top = by(results["Top containers (A)"], "pod", "container")
-    assert max(top, key=top.get) == ("checkout-7c9d8f6b5d-x7k2p", "app") and len(top) == 3
+    assert max(top, key=top.get) == APP and len(top) == 3
 
 
 def test_scopes_are_told_apart(results):
     # Their series appear with the first incident, which increase() alone cannot see.
-    assert by(results["Scope (A)"], "scope") == {("container",): 2, ("node",): 2}
-    assert by(results["Incidents (A)"]) == {(): 4}
+    assert by(results["Scope (A)"], "scope") == {("container",): 3, ("node",): 2}
+    assert by(results["Incidents (A)"]) == {(): 5}
 
 
 def test_incidents_table_joins_limit_and_usage_of_the_same_container(results):
-    key = ("checkout-7c9d8f6b5d-x7k2p", "app")
+    key = APP
     last, kills, limit, usage, share = (
         by(results[f"Incidents by container ({ref})"], "pod", "container")[key] for ref in "ABCDE"
     )
     assert abs(last / 1000 - time.time()) < 120
-    assert (kills, limit, usage) == (3, 536870912, 536608768)
+    assert (kills, limit, usage) == (3, shown("oom_limit_bytes"), shown("oom_usage_bytes"))
     assert share == pytest.approx(usage / limit)
 
 
 def test_memory_is_shown_by_type(results):
-    shown = by(results["What filled the memory (A)"], "memory_type")
-    assert shown[("anon",)] == 503316480 and shown[("shmem",)] == 29360128
+    filled = by(results["What filled the memory (A)"], "memory_type")
+    for kind in ("anon", "shmem"):
+        assert filled[(kind,)] == shown("oom_memcg_memory_bytes", memory_type=kind) > 0
 
 
 def test_health_is_that_of_a_healthy_node(results):
     assert by(results["Watchers not answering (A)"]) == {(): 0}
-    assert by(results["Watchers (A)"], "node") == {("node-a",): 1}
+    assert by(results["Watchers (A)"], "node") == {("node-1",): 1}
     assert by(results["Versions (A)"], "version") == {("0.1.0",): 1}
     assert all(value == 0 for value in by(results["Lost events (A)"], "stage").values())
 

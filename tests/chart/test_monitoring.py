@@ -57,7 +57,7 @@ def pages_as_series() -> list[dict]:
         first = before.get((name, labels), "_")
         last = value.replace("@NOW@", "600")
         found.append({"series": f"{name}{{{text}}}", "values": f"{first}x10 {last}x10"})
-    return [*found, {"series": 'up{job="oom-watcher", node="node-a"}', "values": "1x20"}]
+    return [*found, {"series": 'up{job="oom-watcher", node="node-1"}', "values": "1x20"}]
 
 
 def test_alerts_fire_on_what_an_agent_shows(tmp_path: Path, with_promtool):
@@ -65,7 +65,7 @@ def test_alerts_fire_on_what_an_agent_shows(tmp_path: Path, with_promtool):
     fired = [
         kill.format('namespace="shop", workload="checkout", container="app"'),
         kill.format('namespace="data", workload="postgres", container="postgres"'),
-        'ALERTS{alertname="OOMNodeOutOfMemory", alertstate="firing", severity="critical", node="node-a", scope="node"}',
+        'ALERTS{alertname="OOMNodeOutOfMemory", alertstate="firing", severity="critical", node="node-1", scope="node"}',
     ]
     expected = {
         "expr": "ALERTS",
@@ -185,6 +185,15 @@ def test_panels_do_not_overlap_and_have_titles_and_descriptions():
 
 def test_the_fixture_pages_keep_the_contract():
     assert contract.differences((FIXTURES / "agent-after.txt").read_text()) == []
+
+
+def test_the_fixture_pages_have_every_family_of_the_agent_and_no_other():
+    stated = set(re.findall(r"^\| `(oom_\w+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    for when in ("before", "after"):
+        page = (FIXTURES / f"agent-{when}.txt").read_text()
+        suffixes = {"counter": "_total", "info": "_info", "gauge": ""}
+        declared = re.findall(r"^# TYPE (\S+) (\w+)", page, re.MULTILINE)
+        assert {name + suffixes[kind] for name, kind in declared} == stated, "cargo xtask image --guest 6.1 --write-pages"
 
 
 def test_a_page_that_breaks_the_contract_is_told():

@@ -7,12 +7,17 @@ import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+# Emulated and busy machines are slow.
+PATIENCE = 120
 UNIFIED = (ROOT / "cgroup.controllers").exists()
-# Takes pages until it is killed; enters its cgroup before it has any to speak of.
+# Enters a cgroup before it has memory to speak of; takes some of the shared kind, then of its own until it is killed.
 VICTIM = """
-import sys
-with open(sys.argv[1], "w") as group:
+import mmap, sys
+with open(sys.argv[1], "w") as group, open("/proc/self/oom_score_adj", "w") as score:
     group.write("0")
+    score.write(sys.argv[2])
+shared = mmap.mmap(-1, 1 << 21)
+shared.write(bytes(1 << 21))
 taken = []
 while True:
     taken.append(bytearray(1 << 20))
@@ -40,12 +45,12 @@ class Cgroup:
     def __exit__(self, *_: object) -> None:
         remove(self.path)
 
-    def kill(self) -> int:
-        """Lets a process run out of the limit; its pid."""
+    def kill(self, score: int = 0) -> int:
+        """Lets a process run out of memory; its pid. With a score of 1000 it is the one to go when the machine runs out."""
         procs = ROOT / ("" if UNIFIED else "memory") / self.path.strip("/") / "cgroup.procs"
-        with subprocess.Popen([sys.executable, "-c", VICTIM, procs]) as victim:
+        with subprocess.Popen([sys.executable, "-c", VICTIM, procs, str(score)]) as victim:
             try:
-                status = victim.wait(timeout=30)
+                status = victim.wait(timeout=PATIENCE)
             finally:
                 victim.kill()
         if status != -9:

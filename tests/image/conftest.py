@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+import api
 import translate
 from cgroups import UNIFIED, Cgroup
-from charttool import helm
-from container import Container, Network
+from container import Container
 from layout import Image
+from network import Network
 
 Json = dict[str, Any]
 
@@ -26,10 +27,8 @@ VICTIM_ID = "b" * 64
 VICTIM_LIMIT = 16 * 2**20
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--write-docs", action="store_true", help="write the table of docs/security.md instead of checking it"
-    )
+# What `cargo xtask image` laid together, here or in a guest.
+PROOF = "OOM_WATCHER_PROOF"
 
 
 @dataclass
@@ -37,25 +36,36 @@ class Node:
     """A machine with one pod that will have a kill, and the place of the agent's pod beside it."""
 
     folder: Path
+    proof: Path
     image: Image
-    profile: Json
     network: Network
     cgroup: str
 
-    def specification(self) -> Json:
-        """The agent's container, from the chart without the API: there is no cluster here whose API could be asked."""
-        values = {"config": {"kubernetesEnrichment": False, "kubernetesEvents": False}}
-        pod, container = helm.agent(helm.render(values))
+    def profile(self, runtime: str = "podman") -> Json:
+        """The default seccomp profile of a family of container runtimes."""
+        return json.loads((self.proof / f"seccomp/{runtime}.json").read_text())
+
+    def specification(self, values: str = "no-api", profile: Json | None = None) -> Json:
+        """The agent's container, as the chart renders it with those values."""
+        pod, container = json.loads((self.proof / f"pods/{values}.json").read_text())
         place = translate.Place(
             root=self.folder / "root",
             node=self.folder / "node",
             cgroup=f"{self.cgroup}/kubepods/burstable/pod{AGENT_POD}/{AGENT_ID}",
             network=self.network.path,
+            account=api.account(self.folder / "account", self.keys),
             unified=UNIFIED,
             node_name="node-1",
             pod_uid=AGENT_POD,
         )
-        return deepcopy(translate.specification(pod, container, self.image.config, self.profile, place))
+        return deepcopy(
+            translate.specification(pod, container, self.image.config, profile or self.profile(), place)
+        )
+
+    @property
+    def keys(self) -> Path:
+        """Certificates of the API server's stand-in."""
+        return self.proof / "api"
 
     def container(self, runtime: str, specification: Json, name: str) -> Container:
         """It, under a runtime."""
@@ -69,13 +79,21 @@ class Node:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
-    """What `cargo xtask image` built."""
-    return Image(_given("OOM_WATCHER_IMAGE"))
+def proof() -> Path:
+    """Everything that the tests are given."""
+    if PROOF not in os.environ:
+        pytest.fail(f"{PROOF} is not set: run `cargo xtask image`")
+    return Path(os.environ[PROOF])
 
 
 @pytest.fixture(scope="session")
-def node(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def image(proof: Path) -> Image:
+    """What `cargo xtask image` built."""
+    return Image(proof / "oci")
+
+
+@pytest.fixture(scope="session")
+def node(image: Image, proof: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """The machine under the test, with what a kubelet would have made on it."""
     folder = tmp_path_factory.mktemp("node")
     image.unpack(folder / "root")
@@ -83,16 +101,9 @@ def node(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
     links.mkdir(parents=True)
     target = f"/var/log/pods/shop_web-0_{VICTIM_POD}/app/0.log"
     (links / f"web-0_shop_app-{VICTIM_ID}.log").symlink_to(target)
-    profile = json.loads(_given("OOM_WATCHER_SECCOMP").read_text())
     cgroup = f"/oom-watcher-image-{os.getpid()}"
     with Network() as network, Cgroup(cgroup):
-        yield Node(folder, image, profile, network, cgroup)
-
-
-def _given(variable: str) -> Path:
-    if variable not in os.environ:
-        pytest.fail(f"{variable} is not set: run `cargo xtask image`")
-    return Path(os.environ[variable])
+        yield Node(folder, proof, image, network, cgroup)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

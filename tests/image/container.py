@@ -62,9 +62,13 @@ class Container:
         (value,) = [line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{field}:")]
         return value
 
+    def lines(self) -> list[Json]:
+        """The lines of standard output that are whole."""
+        return [json.loads(line) for line in self.stdout.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
     def reports(self) -> list[Json]:
-        """The lines of standard output."""
-        return [json.loads(line) for line in self.stdout.read_text().splitlines()]
+        """Those of them that are about a kill."""
+        return [line for line in self.lines() if "type" not in line]
 
     def until(self, what: str, happens: Callable[[], Any]) -> Any:
         """The first true value; an error with the container's own words if it ends or nothing comes."""
@@ -89,39 +93,3 @@ class Container:
     def _signal(self, name: str) -> None:
         number = str(int(signal.Signals[f"SIG{name}"]))
         subprocess.run([*self._runtime, "kill", self._name, number], capture_output=True, check=False)
-
-
-class Network:
-    """A pod's network namespace, with its loopback interface up as every CNI plugin leaves it."""
-
-    def __init__(self) -> None:
-        self._name = f"oom-watcher-image-{os.getpid()}"
-        self.path = Path("/run/netns") / self._name
-
-    def __enter__(self) -> "Network":
-        _ip("netns", "add", self._name)
-        _ip("-n", self._name, "link", "set", "lo", "up")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _ip("netns", "delete", self._name)
-
-    def get(self, port: int, path: str) -> tuple[int, str]:
-        """Status and body of an HTTP answer from inside; status 0 means none."""
-        inside = ["ip", "netns", "exec", self._name]
-        curl = [
-            "curl",
-            "--silent",
-            "--max-time",
-            "5",
-            "--write-out",
-            "\n%{http_code}",
-            f"http://127.0.0.1:{port}{path}",
-        ]
-        text = subprocess.run([*inside, *curl], capture_output=True, text=True, check=False).stdout
-        body, _, status = text.rpartition("\n")
-        return int(status or 0), body
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)

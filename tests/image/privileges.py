@@ -1,6 +1,7 @@
-"""What each privilege of the chart's container gives, found by taking it away: the rows of docs/security.md."""
+"""What each privilege of the chart's container gives, found by taking it away or adding it: the rows of docs/security.md."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import seccomp
@@ -8,7 +9,8 @@ import seccomp
 Json = dict[str, Any]
 Change = Callable[[Json, Json], None]
 
-BEGIN, END = "<!-- least-privilege:begin -->", "<!-- least-privilege:end -->"
+# What might be added, and its number.
+ADDED = {"SYS_RESOURCE": 24, "SYSLOG": 34, "SYS_ADMIN": 21}
 LOGS = "/var/log/containers"
 
 
@@ -26,6 +28,23 @@ def without_capabilities(*names: str) -> Change:
         specification["linux"]["seccomp"] = seccomp.filter_for(profile, set(sets["bounding"]))
 
     return change
+
+
+def with_capability(name: str) -> Change:
+    """As if the chart added one more."""
+
+    def change(specification: Json, profile: Json) -> None:
+        sets = specification["process"]["capabilities"]
+        for kind in sets:
+            sets[kind] = [*sets[kind], name]
+        specification["linux"]["seccomp"] = seccomp.filter_for(profile, set(sets["bounding"]))
+
+    return change
+
+
+def locked_memory(specification: Json, _profile: Json) -> None:
+    """With the little memory to lock that a process has where nobody raised it."""
+    specification["process"]["rlimits"] = [{"type": "RLIMIT_MEMLOCK", "soft": 65536, "hard": 65536}]
 
 
 def old_filter(specification: Json, profile: Json) -> None:
@@ -51,18 +70,12 @@ CHANGES: list[tuple[str, Change]] = [
     ("a seccomp profile that knows `BPF`: an older one lets bpf(2) pass with `SYS_ADMIN` only", old_filter),
     ("`/sys` (every runtime mounts it)", without_mount("/sys")),
     (f"`{LOGS}`", without_mount(LOGS)),
+    ("memory to lock: RLIMIT_MEMLOCK of 64 KiB", locked_memory),
+    *((f"nothing; `{name}` added", with_capability(f"CAP_{name}")) for name in ADDED),
 ]
 
 
-def table(rows: list[tuple[str, str, str]]) -> str:
-    """The text between the markers."""
-    lines = ["| taken away | `oom-watcher check` in the container | a kill in a pod |", "|---|---|---|"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def replaced(page: str, text: str) -> str:
-    """The page with this text between its markers."""
-    head, rest = page.split(BEGIN)
-    _, tail = rest.split(END)
-    return f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+def missing_here(change: str) -> str | None:
+    """The capability that a change would add and this machine lacks: a container has none that its parent has not."""
+    bounding = int(Path("/proc/self/status").read_text().split("CapBnd:")[1].split()[0], 16)
+    return next((name for name, bit in ADDED.items() if f"`{name}` added" in change and not bounding & 1 << bit), None)

@@ -29,10 +29,20 @@ def _applies(rule: Json, machine: str, capabilities: set[str]) -> bool:
     includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
     return (
         set(includes.get("caps", [])) <= capabilities
+        and _kernel() >= _version(includes.get("minKernel", "0.0"))
         and machine in includes.get("arches", [machine])
         and not capabilities & set(excludes.get("caps", []))
         and machine not in excludes.get("arches", [])
     )
+
+
+def _kernel() -> tuple[int, int]:
+    return _version(platform.release())
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int("".join(digit for digit in minor if digit.isdigit()))
 
 
 def _rule(rule: Json) -> Json:

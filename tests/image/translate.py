@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import api
 import seccomp
 
 Json = dict[str, Any]
@@ -28,6 +29,7 @@ MASKED = [
 ]
 READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 NO_EXECUTION = ["nosuid", "noexec", "nodev"]
+READ_ONLY_BIND = ["rbind", "rprivate", "ro"]
 # What they mount into every container.
 MOUNTS = [
     ("/proc", "proc", "proc", NO_EXECUTION),
@@ -68,6 +70,8 @@ class Place:
     """Path of the container's cgroup in every hierarchy."""
     network: Path
     """The pod's network namespace."""
+    account: Path
+    """The service account's files."""
     unified: bool
     """Whether the machine has cgroup version 2 only."""
     node_name: str
@@ -83,7 +87,7 @@ def specification(pod: Json, container: Json, image: Json, profile: Json, place:
         "ociVersion": "1.0.2",
         "process": {
             "args": [*image["config"]["Entrypoint"], *container.get("args", [])],
-            "env": [*image["config"].get("Env", []), *_environment(container, place)],
+            "env": [*image["config"].get("Env", []), *_environment(pod, container, place)],
             "cwd": image["config"].get("WorkingDir") or "/",
             "user": {"uid": security["runAsUser"], "gid": security["runAsGroup"]},
             "capabilities": dict.fromkeys(["bounding", "effective", "permitted"], capabilities),
@@ -132,9 +136,9 @@ def _oom_score() -> int:
     return CRITICAL_OOM_SCORE if effective & 1 << SYS_RESOURCE else max(CRITICAL_OOM_SCORE, own)
 
 
-def _environment(container: Json, place: Place) -> list[str]:
+def _environment(pod: Json, container: Json, place: Place) -> list[str]:
     fields = {"spec.nodeName": place.node_name, "metadata.uid": place.pod_uid}
-    variables = []
+    variables = api.environment() if pod["automountServiceAccountToken"] else []
     for variable in container["env"]:
         value = variable.get("value")
         if value is None:
@@ -152,14 +156,16 @@ def _default_mounts() -> list[Json]:
 
 def _volumes(pod: Json, container: Json, place: Place) -> list[Json]:
     paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    account = {"destination": api.ACCOUNT, "type": "bind", "source": str(place.account), "options": READ_ONLY_BIND}
     return [
-        {
+        *([account] if pod["automountServiceAccountToken"] else []),
+        *({
             "destination": mount["mountPath"],
             "type": "bind",
             "source": str(place.node / paths[mount["name"]].lstrip("/")),
-            "options": ["rbind", "rprivate", "ro" if mount.get("readOnly") else "rw"],
+            "options": READ_ONLY_BIND if mount.get("readOnly") else ["rbind", "rprivate", "rw"],
         }
-        for mount in container["volumeMounts"]
+        for mount in container["volumeMounts"])
     ]
 
 

@@ -1,10 +1,14 @@
 //! `cargo xtask image`: builds Dockerfile.production as its users do and proves what comes out, without a daemon.
 //!
-//! This file owns the order of the work. Where the builder image comes from and how buildah is spoken to are its modules;
-//! what the image has to do is in `tests/image`.
+//! This file owns the order of the work. Where the builder image comes from, what the proofs are given, how a guest runs them
+//! and which page they write are each one of its modules; what the image has to do is in `tests/image`.
 
 mod buildah;
 mod builder;
+mod cross;
+mod guest;
+mod privileges;
+mod proof;
 
 use std::{
     env, fs,
@@ -14,65 +18,91 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use self::buildah::Buildah;
-use crate::{apt, paths, process};
+use self::{buildah::Buildah, privileges::Page, proof::Proof};
+use crate::{paths, process, vm::kernels::Arch};
 
 const NAME: &str = "localhost/oom-watcher";
-/// Podman's and CRI-O's default filter. From this release of Debian on it lets bpf(2) pass with `CAP_BPF` alone, as those of
-/// containerd and Docker do; before, only with `CAP_SYS_ADMIN`.
-const SECCOMP_SUITE: &str = "trixie";
-const SECCOMP_PACKAGE: &str = "golang-github-containers-common";
-const SECCOMP_FILE: &str = "./usr/share/containers/seccomp.json";
 
-/// What is built, and whether it is proven.
+/// What is built, and where it is proven.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Image that compiles; without it one is made of Debian's packages and the stable toolchain of this machine
+    /// Architecture of the image; another than this machine's is compiled across and proven in guests only
+    #[arg(long, value_enum, default_value_t = Arch::own())]
+    arch: Arch,
+    /// Image that compiles; without it one is made of Debian's packages and a toolchain of this machine
     #[arg(long, value_name = "IMAGE")]
     builder: Option<String>,
+    /// Prove it in guests with these kernels of `cargo xtask vm --list`, separated by commas, instead of on this machine
+    #[arg(long, value_name = "KERNEL", value_delimiter = ',')]
+    guest: Vec<String>,
     /// Only build
     #[arg(long)]
     build_only: bool,
-    /// Write the table of docs/security.md instead of checking it
+    /// Take the image as the last build left it
+    #[arg(long, conflicts_with_all = ["builder", "build_only"])]
+    no_build: bool,
+    /// Write the tables of docs/security.md instead of checking them
     #[arg(long)]
     write_docs: bool,
+    /// Run only the tests that pytest's -k finds by this word, and compare no table
+    #[arg(long, value_name = "WORD", requires = "guest")]
+    filter: Option<String>,
+    /// Keep the agent's pages of the guest, on which alerts and dashboard are tested
+    #[arg(long, requires = "guest")]
+    write_pages: bool,
 }
 
 /// `cargo xtask image`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    for program in ["buildah", "crun", "runc", "ip", "curl"] {
+    for program in ["buildah", "mmdebstrap", "crun", "runc", "ip", "openssl"] {
         ensure!(process::found(program), "{program} is not installed: run `cargo xtask deps`");
     }
     ensure!(process::is_root()?, "containers are started with the capabilities of root: run it as root");
     let folder = paths::make(&absolute(paths::target())?.join("image"))?;
-    let buildah = Buildah::new(&folder)?;
-    let layout = build(&buildah, &folder, options)?;
-    println!("the image is in {}", layout.display());
+    let proof = Proof::at(&folder, options.arch)?;
+    if !options.no_build {
+        build(&Buildah::new(&folder)?, &folder, &proof.layout(), options)?;
+    }
+    println!("the image is in {}", proof.layout().display());
     if options.build_only {
         return Ok(());
     }
-    let seccomp = seccomp_profile(&folder)?;
-    let mut tests = Command::new(paths::workspace().join("tests/image/run.sh"));
-    tests.env("OOM_WATCHER_IMAGE", layout).env("OOM_WATCHER_SECCOMP", seccomp).arg("-s");
-    if options.write_docs {
-        tests.arg("--write-docs");
+    proof.complete()?;
+    let page = Page { write: options.write_docs };
+    if !options.guest.is_empty() {
+        return guest::run_all(options, &proof, &folder, &page);
     }
-    process::run(&mut tests)
+    ensure!(options.arch == Arch::own(), "an image for {} is proven in a guest: --guest KERNEL", options.arch);
+    prove_here(&proof, &folder, &page)
+}
+
+/// Runs the proofs on this machine.
+fn prove_here(proof: &Proof, folder: &Path, page: &Page) -> Result<()> {
+    let results = folder.join("results.jsonl");
+    fs::write(&results, "").with_context(|| format!("cannot write {}", results.display()))?;
+    let mut tests = Command::new(paths::workspace().join("tests/image/run.sh"));
+    tests.env("OOM_WATCHER_PROOF", proof.folder()).env("OOM_WATCHER_RESULTS", &results);
+    process::run(tests.arg("-s"))?;
+    page.settle_reasons(&results)
 }
 
 /// Builds the image and writes it as a registry would give it.
-fn build(buildah: &Buildah, folder: &Path, options: &Options) -> Result<PathBuf> {
-    let tag = format!("{NAME}:{}", env!("CARGO_PKG_VERSION"));
+fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> Result<()> {
+    let tag = format!("{NAME}:{}-{}", env!("CARGO_PKG_VERSION"), options.arch);
     let mut command = buildah.command();
     command.args(["build", "--isolation", "chroot", "--pull-never", "--timestamp", "0", "--layers=false"]);
+    command.args(["--platform", &format!("linux/{}", options.arch)]);
     let image = if let Some(image) = &options.builder {
         image.clone()
     } else {
         command.arg("--volume").arg(format!("{}:{}:ro", builder::vendor(folder)?.display(), builder::VENDOR));
-        builder::provide(buildah, folder)?
+        builder::provide(buildah, folder, options.arch)?
     };
     for (name, value) in [
         ("BUILDER", image.as_str()),
+        // BuildKit says these by itself.
+        ("BUILDPLATFORM", &format!("linux/{}", Arch::own())),
+        ("BUILDARCH", Arch::own().debian()),
         ("VERSION", env!("CARGO_PKG_VERSION")),
         ("REVISION", &process::output(git().args(["rev-parse", "HEAD"]))?),
     ] {
@@ -80,29 +110,11 @@ fn build(buildah: &Buildah, folder: &Path, options: &Options) -> Result<PathBuf>
     }
     command.args(["--tag", &tag, "--file", "Dockerfile.production", "."]).current_dir(paths::workspace());
     process::run(&mut command)?;
-    let layout = folder.join("oci");
     if layout.exists() {
-        fs::remove_dir_all(&layout).with_context(|| format!("cannot remove {}", layout.display()))?;
+        fs::remove_dir_all(layout).with_context(|| format!("cannot remove {}", layout.display()))?;
     }
     let destination = format!("oci:{}:{}", layout.display(), env!("CARGO_PKG_VERSION"));
-    process::run(buildah.command().args(["push", "--quiet", &tag, &destination]))?;
-    Ok(layout)
-}
-
-/// The filter that `seccompProfile: RuntimeDefault` means.
-fn seccomp_profile(folder: &Path) -> Result<PathBuf> {
-    let file = folder.join("seccomp.json");
-    if file.is_file() {
-        return Ok(file);
-    }
-    let suite = apt::Suite::open(SECCOMP_SUITE, "amd64")?;
-    let package = suite.download(&suite.newest(SECCOMP_PACKAGE)?, folder)?;
-    let mut unpack = Command::new("tar");
-    unpack.args(["-xO", SECCOMP_FILE]);
-    let text =
-        process::pipe(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&package), &mut unpack, process::output)?;
-    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(file)
+    process::run(buildah.command().args(["push", "--quiet", &tag, &destination]))
 }
 
 fn git() -> Command {

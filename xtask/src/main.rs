@@ -20,7 +20,7 @@ mod tidy;
 mod toolchain;
 mod vm;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -56,6 +56,8 @@ enum Task {
     Tidy,
     /// Tests the chart, its manifests, alerts and dashboard
     Chart,
+    /// Checks the workflows of GitHub and what keeps them current
+    Workflows,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
     /// Runs every check and says what ran, what did not and why
@@ -84,8 +86,13 @@ fn run(task: &Task) -> Result<()> {
         Task::Release(options) => release::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
-        Task::Chart => process::run(&mut std::process::Command::new(paths::workspace().join("tests/chart/run.sh"))),
+        Task::Chart => script("tests/chart/run.sh"),
+        Task::Workflows => script(".github/lint.sh"),
         Task::Deny => deny::run(),
         Task::Test(options) => test::run(options),
     }
+}
+
+fn script(path: &str) -> Result<()> {
+    process::run(&mut Command::new(paths::workspace().join(path)))
 }

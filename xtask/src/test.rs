@@ -27,9 +27,12 @@ const STEPS: &[Step] = &[
     step("docs", &[], &["xtask", "docs", "--check"]),
     step("build-ebpf", &[Need::Program("rustup")], &["xtask", "build-ebpf", "--check"]),
     step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
+    step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
+    step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
+    step("image", &[Need::Root, Need::Program("buildah"), Need::Program("mmdebstrap")], &["xtask", "image"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
 ];

@@ -64,6 +64,11 @@ impl Nightly {
         &self.name
     }
 
+    /// Where `rustc --print sysroot` says it is.
+    pub(crate) fn sysroot(&self) -> &Path {
+        &self.sysroot
+    }
+
     /// The folder with the compiler's own LLVM.
     pub(crate) fn lib(&self) -> PathBuf {
         self.sysroot.join("lib")

@@ -3,10 +3,10 @@
 //! This file knows the order of the work; what a kernel is, how a guest is filled and how its console is read are each
 //! one of its modules. A guest that fails stops no other, and all failures are reported together.
 
-mod guest;
-mod initramfs;
-mod kernels;
-mod qemu;
+pub(crate) mod guest;
+pub(crate) mod initramfs;
+pub(crate) mod kernels;
+pub(crate) mod qemu;
 
 use std::{
     fs,

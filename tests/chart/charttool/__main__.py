@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helm_python import HelmError
 
-from . import contract, generated, golden, live, manifests, readme
+from . import contract, generated, golden, live, manifests, proof, readme
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         "metrics", help="compare an agent's /metrics page with what alerts and dashboard rely on"
     )
     compared.add_argument("exposition", type=Path, help="file with the page")
+    proven = commands.add_parser("proof", help="write what the proofs of the image need of the chart")
+    proven.add_argument("folder", type=Path)
     scraped = commands.add_parser("live", help="let a real Prometheus scrape an agent and evaluate the dashboard")
     live.add_arguments(scraped)
     chosen, further = parser.parse_known_args(arguments or ["test"])
@@ -39,6 +41,9 @@ def main(arguments: list[str]) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     if chosen.command == "metrics":
         return _report(contract.differences(chosen.exposition.read_text()))
+    if chosen.command == "proof":
+        proof.write(chosen.folder)
+        return 0
     if chosen.command == "live":
         return _report(live.check(chosen))
     wanted: Callable[[], dict[Path, str]] = chosen.wanted

@@ -22,13 +22,18 @@ pub(crate) struct Program {
     pub(crate) file: PathBuf,
 }
 
+/// Builds the first process of a guest of `arch`.
+pub(crate) fn init(arch: Arch) -> Result<Program> {
+    let built = artifacts(arch, &["build", "--package", "vm-init"])?;
+    Ok(Program { path: "init", file: executable(&built, "vm-init", "bin")? })
+}
+
 /// Builds what a guest of `arch` consists of: the first process, the agent, and the agent's integration test of the kernel.
 pub(crate) fn build(arch: Arch) -> Result<Vec<Program>> {
-    let init = artifacts(arch, &["build", "--package", "vm-init"])?;
     // It builds the agent too, as for every integration test.
     let suite = artifacts(arch, &["test", "--no-run", "--package", "oom-watcher", "--test", "kernel"])?;
     Ok(vec![
-        Program { path: "init", file: executable(&init, "vm-init", "bin")? },
+        init(arch)?,
         Program { path: "bin/oom-watcher", file: executable(&suite, "oom-watcher", "bin")? },
         Program { path: "suite/kernel", file: executable(&suite, "kernel", "test")? },
     ])

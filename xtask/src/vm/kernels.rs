@@ -23,6 +23,11 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
+    /// This machine's.
+    pub(crate) fn own() -> Self {
+        if env::consts::ARCH == Self::Arm64.rust() { Self::Arm64 } else { Self::Amd64 }
+    }
+
     pub(crate) const fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",

@@ -1,0 +1,163 @@
+//! The two generated tables of docs/security.md: what is said when a privilege is missing, and what each kernel gives.
+//!
+//! A run knows one machine. It checks or replaces what is its own (the reasons, or the column of a kernel) and leaves the rest.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{paths, vm::kernels::Kernel};
+
+const PAGE: &str = "docs/security.md";
+const REASONS: [&str; 2] = ["<!-- least-privilege:begin -->", "<!-- least-privilege:end -->"];
+const KERNELS: [&str; 2] = ["<!-- privileges-by-kernel:begin -->", "<!-- privileges-by-kernel:end -->"];
+const ADDED: &str = "nothing; ";
+
+/// The page, and whether it is written or compared.
+pub(super) struct Page {
+    pub(super) write: bool,
+}
+
+type Table = Vec<Vec<String>>;
+
+impl Page {
+    /// The table of reasons, from the results of this machine.
+    pub(super) fn settle_reasons(&self, results: &Path) -> Result<()> {
+        let mut table = vec![row(["taken away", "`oom-watcher check` in the container", "a kill in a pod"])];
+        for result in read(results)? {
+            let taken = text(&result, "taken")?;
+            // What a capability more gives is the kernel's matter, and some machines have none to give.
+            if taken.starts_with(ADDED) {
+                continue;
+            }
+            table.push(match result["error"].as_str() {
+                Some(error) => {
+                    let ended = format!("not seen: the agent ends with status {} and the reason", result["status"]);
+                    row([taken, &format!("cannot run: {error}"), &ended])
+                }
+                None => row([taken, "can run", &format!("reported with {}", names(&result))]),
+            });
+        }
+        self.settle(REASONS, |_| table)
+    }
+
+    /// The column of a kernel.
+    pub(super) fn settle_kernel(&self, kernel: &Kernel, results: &[Value]) -> Result<()> {
+        let column = results.iter().filter_map(|result| Some((result["taken"].as_str()?.to_owned(), cell(result))));
+        let column: Vec<_> = column.collect();
+        ensure!(!column.is_empty(), "the guest said nothing about privileges");
+        self.settle(KERNELS, |known| with_column(&known, &format!("{} {}", kernel.key, kernel.arch), &column))
+    }
+
+    fn settle(&self, [begin, end]: [&str; 2], change: impl FnOnce(Table) -> Table) -> Result<()> {
+        let path = paths::workspace().join(PAGE);
+        let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
+        let (head, rest) = page.split_once(begin).with_context(|| format!("{PAGE} has no {begin}"))?;
+        let (table, tail) = rest.split_once(end).with_context(|| format!("{PAGE} has no {end}"))?;
+        let wanted = format!("{head}{begin}\n\n{}\n{end}{tail}", markdown(&change(parse(table))));
+        if self.write && page != wanted {
+            fs::write(&path, &wanted).with_context(|| format!("cannot write {PAGE}"))?;
+            println!("{PAGE} was written");
+        }
+        ensure!(self.write || page == wanted, "{PAGE} is not what this run says: give --write-docs and look at it");
+        Ok(())
+    }
+}
+
+/// What a kill was worth.
+fn cell(result: &Value) -> String {
+    if !result["error"].is_null() {
+        return "not seen".to_owned();
+    }
+    let named = names(result).contains("namespace");
+    let scope = if result["scope"] == "kernel" { "read" } else { "deduced" };
+    let sizes = if result["rss_error_bytes"].is_null() { "exact" } else { "bounded" };
+    let breakdown = if result["breakdown"] == true { "with" } else { "no" };
+    let who = if named { "named" } else { "identifiers only" };
+    format!("{who}, scope {scope}, RSS {sizes}, {breakdown} breakdown")
+}
+
+fn names(result: &Value) -> String {
+    let names = result["names"].as_array().map(Vec::as_slice).unwrap_or_default();
+    names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The table with this column, which replaces one of the same head, and with the rows of this column in its order.
+fn with_column(known: &Table, head: &str, column: &[(String, String)]) -> Table {
+    let mut heads = known.first().cloned().unwrap_or_else(|| row(["taken away"]));
+    let place = heads.iter().position(|one| one == head).unwrap_or_else(|| {
+        heads.push(head.to_owned());
+        heads.len() - 1
+    });
+    let mut table = vec![heads];
+    for (taken, cell) in column {
+        let old = known.iter().find(|old| old.first() == Some(taken));
+        let mut row = old.cloned().unwrap_or_else(|| row([taken.as_str()]));
+        row.resize(table[0].len(), String::new());
+        cell.clone_into(&mut row[place]);
+        table.push(row);
+    }
+    table
+}
+
+fn parse(text: &str) -> Table {
+    let lines = text.lines().filter(|line| line.starts_with("| "));
+    lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+fn markdown(table: &Table) -> String {
+    let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
+    let mut lines: Vec<_> = table.iter().map(line).collect();
+    let rule = format!("|{}\n", "---|".repeat(table.first().map_or(0, Vec::len)));
+    lines.insert(1.min(lines.len()), rule);
+    lines.concat()
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect()
+}
+
+fn read(file: &Path) -> Result<Vec<Value>> {
+    let lines = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let results: Result<Vec<Value>, _> = lines.lines().map(serde_json::from_str).collect();
+    let results = results.with_context(|| format!("cannot understand {}", file.display()))?;
+    ensure!(!results.is_empty(), "{} is empty", file.display());
+    Ok(results)
+}
+
+fn text<'a>(result: &'a Value, key: &str) -> Result<&'a str> {
+    result[key].as_str().with_context(|| format!("a result without {key:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(cells: &[(&str, &str)]) -> Vec<(String, String)> {
+        cells.iter().map(|(taken, cell)| ((*taken).to_owned(), (*cell).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_column_is_added_and_replaced_and_the_others_stay() {
+        let one = with_column(&Vec::new(), "6.1", &column(&[("nothing", "a"), ("both", "b")]));
+        let two = with_column(&one, "6.12", &column(&[("nothing", "c"), ("both", "d")]));
+        let three = with_column(&parse(&markdown(&two)), "6.1", &column(&[("nothing", "e"), ("both", "f")]));
+        assert_eq!(three, [row(["taken away", "6.1", "6.12"]), row(["nothing", "e", "c"]), row(["both", "f", "d"])]);
+    }
+
+    #[test]
+    fn a_table_is_read_as_it_was_written() {
+        let table = vec![row(["taken away", "6.1"]), row(["a | b", "x"])];
+        assert_eq!(markdown(&table), "| taken away | 6.1 |\n|---|---|\n| a \\| b | x |\n");
+    }
+
+    #[test]
+    fn a_cell_says_what_is_missing() {
+        let full = serde_json::json!({"error": null, "names": ["namespace"], "scope": "kernel", "rss_error_bytes": null, "breakdown": true});
+        assert_eq!(cell(&full), "named, scope read, RSS exact, with breakdown");
+        let less = serde_json::json!({"error": null, "names": ["pod_uid"], "scope": "deduced", "rss_error_bytes": 1, "breakdown": false});
+        assert_eq!(cell(&less), "identifiers only, scope deduced, RSS bounded, no breakdown");
+        assert_eq!(cell(&serde_json::json!({"error": "refused"})), "not seen");
+    }
+}
