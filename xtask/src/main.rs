@@ -58,6 +58,8 @@ enum Task {
     Chart,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
+    /// Has a container killed on the cluster of KUBECONFIG, and checks what the agent there makes of it
+    E2e,
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -86,6 +88,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Chart => process::run(&mut std::process::Command::new(paths::workspace().join("tests/chart/run.sh"))),
         Task::Deny => deny::run(),
+        Task::E2e => test::run_e2e(),
         Task::Test(options) => test::run(options),
     }
 }
