@@ -60,6 +60,8 @@ enum Task {
     Workflows,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
+    /// Has a container killed on the cluster of KUBECONFIG, and checks what the agent there makes of it
+    E2e,
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -89,6 +91,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Chart => script("tests/chart/run.sh"),
         Task::Workflows => script(".github/lint.sh"),
         Task::Deny => deny::run(),
+        Task::E2e => test::run_e2e(),
         Task::Test(options) => test::run(options),
     }
 }

@@ -59,6 +59,8 @@ pub enum ClientError {
 /// The API as this agent uses it.
 pub(super) struct Api {
     client: Client,
+    /// What the client is made of, and is made of again when its credentials are refused.
+    config: Config,
     health: Health,
     timeout: Duration,
     telemetry: std::sync::Arc<Telemetry>,
@@ -94,14 +96,8 @@ impl Api {
         // Retries are decided here, where they are counted, spread and limited.
         config.default_retry = false;
         config.connect_timeout = Some(limits.request);
-        let client = Client::try_from(config).map_err(ClientError::Client)?;
-        Ok(Self { client, health: Health::new(limits), timeout: limits.request, telemetry })
-    }
-
-    /// A client of the server at `url`, without credentials.
-    #[cfg(test)]
-    pub(super) fn at(url: &str, limits: Limits, telemetry: std::sync::Arc<Telemetry>) -> Self {
-        Self::new(Config::new(url.parse().expect("a URL")), limits, telemetry).expect("a client")
+        let client = Client::try_from(config.clone()).map_err(ClientError::Client)?;
+        Ok(Self { client, config, health: Health::new(limits), timeout: limits.request, telemetry })
     }
 
     /// When the API may be asked again: `now` or later.
@@ -171,12 +167,28 @@ impl Api {
             }
         };
         let outcome = answer.as_ref().err().copied().unwrap_or(ApiOutcome::Ok);
+        if outcome == ApiOutcome::Unauthorized {
+            self.renew();
+        }
         self.health.note(verb, outcome, retry_after, Instant::now());
         // A body that cannot be read is counted where it is read.
         if outcome != ApiOutcome::Ok || matches!(verb, ApiVerb::Create | ApiVerb::Patch) {
             self.telemetry.count_request(verb, outcome);
         }
         answer
+    }
+
+    /// A client with the credentials as they are now: the old one looks at its token again only after a minute.
+    fn renew(&mut self) {
+        match Client::try_from(self.config.clone()) {
+            Ok(client) => self.client = client,
+            Err(error) => {
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    "Cannot read the credentials of the Kubernetes API again"
+                );
+            }
+        }
     }
 
     fn read<T: DeserializeOwned>(&self, verb: ApiVerb, body: &[u8]) -> Result<T, ApiOutcome> {

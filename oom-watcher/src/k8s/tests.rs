@@ -1,11 +1,13 @@
 //! kube's own client against a server by script.
 
+mod credentials;
 mod enrichment;
 mod events;
 mod server;
 
 use std::sync::Mutex;
 
+use kube::Config;
 use serde_json::{Value, json};
 use server::{Reply, Server};
 
@@ -47,9 +49,13 @@ struct Agent {
 
 impl Agent {
     fn start(server: &Server, limits: Limits, enrichment: bool, events: bool) -> Self {
+        Self::start_with(Config::new(server.url().parse().unwrap()), limits, enrichment, events)
+    }
+
+    fn start_with(client: Config, limits: Limits, enrichment: bool, events: bool) -> Self {
         let telemetry = Arc::new(Telemetry::new());
         let published: Arc<Mutex<Vec<Enrichment>>> = Arc::default();
-        let api = Api::at(&server.url(), limits, Arc::clone(&telemetry));
+        let api = Api::new(client, limits, Arc::clone(&telemetry)).unwrap();
         let keys = ["app".to_owned(), "team".to_owned()];
         let config = KubernetesConfig { enrichment, events, pod_labels: keys.into() };
         let sink = Arc::clone(&published);

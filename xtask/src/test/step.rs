@@ -23,6 +23,8 @@ pub(crate) struct Step {
 pub(crate) enum Need {
     Root,
     Program(&'static str),
+    /// An environment variable that says where something is.
+    Variable(&'static str),
 }
 
 /// How a step ended.
@@ -32,7 +34,7 @@ pub(crate) enum Outcome {
     /// The machine lacks something.
     NotRun(String),
     /// The caller did not want it.
-    LeftOut,
+    LeftOut(&'static str),
 }
 
 /// Tests, where the output counts them; else the step itself is one.
@@ -43,10 +45,10 @@ pub(crate) struct Counts {
 }
 
 impl Step {
-    /// Whether it needs root or guests.
+    /// Whether it needs root, guests or a cluster.
     pub(crate) fn is_slow(&self) -> bool {
         self.needs.iter().any(|need| match need {
-            Need::Root => true,
+            Need::Root | Need::Variable(_) => true,
             Need::Program(name) => name.starts_with("qemu"),
         })
     }
@@ -103,6 +105,9 @@ impl Need {
             Self::Program(name) => {
                 (!process::found(name)).then(|| format!("{name} is not installed: run ./scripts/setup-dev.sh"))
             }
+            Self::Variable(name) => {
+                env::var_os(name).is_none_or(|value| value.is_empty()).then(|| format!("{name} is not set"))
+            }
         })
     }
 }
@@ -113,7 +118,7 @@ impl Outcome {
         match self {
             Self::Passed(counts) | Self::Failed(counts, _) => *counts,
             Self::NotRun(_) if strict => Counts { passed: 0, failed: 1 },
-            Self::NotRun(_) | Self::LeftOut => Counts::default(),
+            Self::NotRun(_) | Self::LeftOut(_) => Counts::default(),
         }
     }
 }
@@ -124,7 +129,7 @@ impl fmt::Display for Outcome {
             Self::Passed(counts) => write!(formatter, "passed ({})", counts.passed),
             Self::Failed(counts, log) => write!(formatter, "FAILED ({}), see {}", counts.failed, log.display()),
             Self::NotRun(reason) => write!(formatter, "NOT RUN: {reason}"),
-            Self::LeftOut => formatter.write_str("left out by --quick"),
+            Self::LeftOut(why) => write!(formatter, "left out {why}"),
         }
     }
 }
@@ -201,13 +206,24 @@ a test that says 5 passed, 5 failed
         let outcome = Outcome::NotRun("it needs root".into());
         assert_eq!(outcome.counts(false), Counts::default());
         assert_eq!(outcome.counts(true), Counts { passed: 0, failed: 1 });
-        assert_eq!(Outcome::LeftOut.counts(true), Counts::default());
+        assert_eq!(Outcome::LeftOut("by --quick").counts(true), Counts::default());
     }
 
     #[test]
-    fn quick_leaves_out_root_and_guests_only() {
+    fn a_variable_that_is_not_set_is_said() {
+        let unmet = |name| Need::Variable(name).unmet().unwrap();
+        assert_eq!(unmet("OOM_WATCHER_NO_SUCH_VARIABLE"), Some("OOM_WATCHER_NO_SUCH_VARIABLE is not set".to_owned()));
+        assert_eq!(unmet("PATH"), None);
+    }
+
+    #[test]
+    fn quick_leaves_out_root_guests_and_clusters_only() {
         let slow = |needs| Step { name: "a", needs, cargo: &[] }.is_slow();
-        assert!(slow(&[Need::Root]) && slow(&[Need::Program("qemu-system-x86_64")]));
+        assert!(
+            slow(&[Need::Root])
+                && slow(&[Need::Variable("KUBECONFIG")])
+                && slow(&[Need::Program("qemu-system-x86_64")])
+        );
         assert!(!slow(&[]) && !slow(&[Need::Program("rustup")]));
     }
 }

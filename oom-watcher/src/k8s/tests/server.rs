@@ -14,7 +14,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -24,6 +29,7 @@ pub(super) struct Asked {
     pub(super) target: String,
     pub(super) accept: String,
     pub(super) content_type: String,
+    pub(super) authorization: String,
     pub(super) body: Value,
 }
 
@@ -66,14 +72,23 @@ type Script = dyn Fn(usize, &Asked) -> Reply + Send + Sync;
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     script: Arc<Script>,
+    tls: Option<TlsAcceptor>,
     asked: Arc<Mutex<Vec<Asked>>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Server {
     pub(super) fn start(script: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(None, script)
+    }
+
+    /// With TLS, if `tls` is given.
+    pub(super) fn start_with(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(usize, &Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { address: any, script: Arc::new(script), asked: Arc::default(), task: None };
+        let mut server = Self { address: any, script: Arc::new(script), tls, asked: Arc::default(), task: None };
         server.listen();
         server
     }
@@ -85,7 +100,8 @@ impl Server {
         socket.bind(self.address).unwrap();
         let listener = socket.listen(16).unwrap();
         self.address = listener.local_addr().unwrap();
-        self.task = Some(tokio::spawn(accept(listener, Arc::clone(&self.script), Arc::clone(&self.asked))));
+        let (script, asked) = (Arc::clone(&self.script), Arc::clone(&self.asked));
+        self.task = Some(tokio::spawn(accept(listener, self.tls.clone(), script, asked)));
     }
 
     /// Nobody listens any more, and every connection is gone.
@@ -96,7 +112,7 @@ impl Server {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
     }
 
     pub(super) fn asked(&self) -> Vec<Asked> {
@@ -109,18 +125,30 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, script: Arc<Script>, log: Arc<Mutex<Vec<Asked>>>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, script: Arc<Script>, log: Arc<Mutex<Vec<Asked>>>) {
     // Dropped with this task, and its connections with it.
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-        let service = service_fn(move |request| answer(request, Arc::clone(&script), Arc::clone(&log)));
+        let (tls, script, log) = (tls.clone(), Arc::clone(&script), Arc::clone(&log));
         connections.spawn(async move {
-            // A client that gives up is part of the tests.
-            drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            match tls {
+                None => serve(stream, script, log).await,
+                // A client that does not trust the certificate ends the handshake.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, script, log).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, script: Arc<Script>, log: Arc<Mutex<Vec<Asked>>>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&script), Arc::clone(&log)));
+    // A client that gives up is part of the tests.
+    drop(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
 async fn answer(
@@ -135,6 +163,7 @@ async fn answer(
         target: request.uri().to_string(),
         accept: header(http::header::ACCEPT),
         content_type: header(http::header::CONTENT_TYPE),
+        authorization: header(http::header::AUTHORIZATION),
         body: Value::Null,
     };
     let body = request.into_body().collect().await?.to_bytes();
