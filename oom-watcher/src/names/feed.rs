@@ -151,14 +151,13 @@ impl Feed {
     /// there is no watch, since names that may be old are better than none.
     async fn session(&self) -> Result<End, FeedError> {
         let watch = Watch::new(self.scanner.dir());
-        let refused_before = self.scanner.names().stats().refused;
-        let scanned = self.scanner.scan_since(Instant::now()).await;
+        let scanned = self.scan_fits().await;
         let mut watch = watch?;
-        scanned?;
-        if self.scanner.names().stats().refused > refused_before {
-            self.state(Problem::IndexFull, None);
-        } else {
+        // What is gone is known at the end of a scan, so only the next one finds its places free.
+        if scanned? || self.scan_fits().await? {
             self.recover();
+        } else {
+            self.state(Problem::IndexFull, None);
         }
         let due = Instant::now() + SESSION;
         loop {
@@ -173,6 +172,13 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Scans, and says whether the index had room for all.
+    async fn scan_fits(&self) -> Result<bool, ScanError> {
+        let before = self.scanner.names().stats().refused;
+        self.scanner.scan_since(Instant::now()).await?;
+        Ok(self.scanner.names().stats().refused == before)
     }
 
     /// One event of the directory.

@@ -125,13 +125,6 @@ fn what_is_told_of_names_exists_at_zero_from_the_start() {
         shown,
         r#"oom_watcher_names{state="live"} 0
 oom_watcher_names{state="gone"} 0
-# TYPE oom_watcher_names_degraded gauge
-oom_watcher_names_degraded{reason="missing"} 0
-oom_watcher_names_degraded{reason="unreadable"} 0
-oom_watcher_names_degraded{reason="watch_limit"} 0
-oom_watcher_names_degraded{reason="too_many_entries"} 0
-oom_watcher_names_degraded{reason="index_full"} 0
-oom_watcher_names_degraded{reason="other"} 0
 # TYPE oom_watcher_names_scan_age_seconds gauge
 # UNIT oom_watcher_names_scan_age_seconds seconds
 # TYPE oom_watcher_names_scans counter
@@ -144,6 +137,13 @@ oom_watcher_names_overflows_total 0
 oom_watcher_names_links_total{outcome="ignored"} 0
 oom_watcher_names_links_total{outcome="refused"} 0
 oom_watcher_names_links_total{outcome="evicted"} 0
+# TYPE oom_watcher_names_degraded gauge
+oom_watcher_names_degraded{reason="missing"} 0
+oom_watcher_names_degraded{reason="unreadable"} 0
+oom_watcher_names_degraded{reason="watch_limit"} 0
+oom_watcher_names_degraded{reason="too_many_entries"} 0
+oom_watcher_names_degraded{reason="index_full"} 0
+oom_watcher_names_degraded{reason="other"} 0
 # TYPE oom_watcher_name_searches gauge
 oom_watcher_name_searches 0
 # TYPE oom_watcher_name_searches_refused counter
@@ -325,6 +325,8 @@ fn the_page_is_what_the_families_declare() {
     let telemetry = Telemetry::new();
     telemetry.set_hook("mark_victim", "raw_tp", true);
     telemetry.set_kills_before_start(0);
+    let index = Stats { last_scan: Some(Instant::now()), ..Stats::default() };
+    telemetry.set_names(move || NamesState { index, ..NamesState::default() });
     exposition::check_page(FAMILIES, &page(&std::sync::Arc::new(telemetry)), "");
 }
 

@@ -19,7 +19,7 @@ use crate::{
     cgroup,
     containerd::{Containerd, log_end},
     cri::{self, Client},
-    image,
+    expect, image,
     pods::{self, Qos},
 };
 
@@ -244,6 +244,7 @@ impl Container<'_> {
     #[track_caller]
     pub(crate) fn link(&self) {
         symlink(&self.log, &self.link).expect("the directory is ours");
+        expect::linked(&self.id);
     }
 
     /// Removes the link, and the log before it.

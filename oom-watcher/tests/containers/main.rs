@@ -60,6 +60,14 @@ fn main() -> ExitCode {
             }
         }
     }
+    // A scenario that has failed may have left kills that nobody looked at.
+    match expect::over_all(pods::all_kills().filter(|_| failed.is_empty())) {
+        Ok(summary) => println!("over all: {summary}"),
+        Err(reason) => {
+            println!("over all: FAILED: {reason}");
+            failed.push("over all".to_owned());
+        }
+    }
     drop(containerd);
     print!("{}", expect::measurements());
     let word = if failed.is_empty() && passed > 0 { "ok" } else { "FAILED" };
