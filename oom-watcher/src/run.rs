@@ -228,6 +228,12 @@ fn names_state(
 }
 
 fn sources(names: &NamesConfig) -> Sources {
+    for dir in [&names.pod_log_dir, &names.crio_bundle_dir].into_iter().flatten() {
+        if let Err(error) = std::fs::read_dir(dir) {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, dir = %dir.display(), "A configured source of names cannot be read");
+        }
+    }
     Sources {
         pod_logs: names.pod_log_dir.clone(),
         docker: Some(PathBuf::from("/var/lib/docker/containers")).filter(|path| path.exists()),

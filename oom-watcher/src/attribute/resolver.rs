@@ -250,13 +250,9 @@ impl Pending {
 
     async fn ask_runtime(&self, pod: &PodIdentity) -> Option<Attributed> {
         let cri = self.resolver.cri.as_ref()?;
-        let found = match cri.container(&own_container(pod)?.id).await {
-            Ok(found) => found.filter(|found| found.pod_uid == pod.uid)?,
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "Asking the runtime for a name failed");
-                return None;
-            }
-        };
+        // It logs and counts its failures itself.
+        let found = cri.container(&own_container(pod)?.id).await.ok().flatten();
+        let found = found.filter(|found| found.pod_uid == pod.uid)?;
         let container = (found.name.container, Some(found.restart_count));
         self.named(found.name.namespace, found.name.pod, Some(container), AttributionSource::Cri)
     }

@@ -3,7 +3,7 @@
 //! The packages come through apt's index and are unpacked, not installed: of each only programs and libraries are taken.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -52,10 +52,10 @@ fn with_dependencies(suite: &apt::Suite) -> Result<Vec<apt::Package>> {
     let mut wanted: Vec<String> = PACKAGES.map(str::to_owned).to_vec();
     let mut found = BTreeMap::new();
     while let Some(name) = wanted.pop() {
-        if !found.contains_key(&name) {
-            let package = suite.newest(&name)?;
+        if let btree_map::Entry::Vacant(place) = found.entry(name) {
+            let package = suite.newest(place.key())?;
             wanted.extend(package.depends.iter().cloned());
-            found.insert(name, package);
+            place.insert(package);
         }
     }
     Ok(found.into_values().collect())
@@ -106,7 +106,7 @@ fn is_wanted(path: &str) -> bool {
     }
     let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
     let is_loaders = folder == "lib64" || folder == "lib" || matches!(above, "lib" | "usr/lib");
-    is_loaders && (name.ends_with(".so") || name.contains(".so."))
+    is_loaders && name.split('.').any(|part| part == "so")
 }
 
 #[cfg(test)]
