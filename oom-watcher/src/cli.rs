@@ -140,6 +140,9 @@ pub struct Options {
     /// UID of the pod that the watcher runs in, to tell its node's pods from those of a node in a pod [default: not known]
     #[arg(long, env, value_name = "UID", help_heading = NAMES)]
     pub pod_uid: Option<String>,
+    /// Directory of CRI-O's bundles, such as /var/lib/containers/storage/overlay-containers [default: not read]
+    #[arg(long, env, value_name = "DIR", help_heading = NAMES)]
+    pub crio_bundle_dir: Option<String>,
     /// Socket of the container runtime, asked for names that the node's files do not give [default: not asked]
     #[arg(long, env, value_name = "PATH", help_heading = NAMES)]
     pub cri_socket: Option<String>,

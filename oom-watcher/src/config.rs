@@ -108,6 +108,8 @@ pub struct NamesConfig {
     pub pod_log_dir: Option<PathBuf>,
     /// UID of the watcher's own pod (`--pod-uid`).
     pub pod_uid: Option<String>,
+    /// Directory of CRI-O's bundles (`--crio-bundle-dir`); none means they are not read.
+    pub crio_bundle_dir: Option<PathBuf>,
     /// Socket of the container runtime (`--cri-socket`); none means it is not asked.
     pub cri_socket: Option<PathBuf>,
 }
@@ -208,6 +210,9 @@ impl NamesConfig {
             container_log_dir: links.path()?,
             pod_log_dir: optional("pod-log-dir", options.pod_log_dir.as_deref()).map(Setting::path).transpose()?,
             pod_uid: optional("pod-uid", options.pod_uid.as_deref()).map(Setting::name).transpose()?,
+            crio_bundle_dir: optional("crio-bundle-dir", options.crio_bundle_dir.as_deref())
+                .map(Setting::path)
+                .transpose()?,
             cri_socket: optional("cri-socket", options.cri_socket.as_deref()).map(Setting::path).transpose()?,
         })
     }

@@ -329,12 +329,14 @@ pub enum AttributionSource {
     Path,
     /// The index of `/var/log/containers`, in memory.
     Index,
-    /// A rescan of that directory after a miss.
+    /// That directory after a miss: the link came later than the kill.
     Rescan,
     /// Another container of the same pod in the index.
     Sibling,
     /// `/var/log/pods`.
     PodDirectory,
+    /// The bundle that CRI-O made of the container.
+    Bundle,
     /// The container runtime over CRI.
     Cri,
     /// A file that the runtime keeps about the container.

@@ -33,11 +33,11 @@ use crate::{
         plan::{self, Plan, PlanError, SwapCounter},
         reader::Reader,
     },
-    names::{Feed, Limits, Names, Scanner},
+    names::{self, Feed, Limits, Names, Scanner},
     pipeline::{Pipeline, boot_to_wall},
     privileges::{self, PrivilegesError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
-    telemetry::{KernelCounters, Telemetry},
+    telemetry::{KernelCounters, NamesState, Telemetry},
 };
 
 /// How long lines that are already queued may take to be written at the end. The kubelet gives 30 seconds in all.
@@ -121,7 +121,9 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let kubernetes = kubernetes.map(|prepared| prepared.start(publish_to(&metrics, &stdout)));
     let containers = Names::new(Limits::default());
     let scanner = Arc::new(Scanner::new(config.names.container_log_dir.clone(), containers.clone()));
-    follow_names(&scanner, &health);
+    let names_health = follow_names(&scanner, &health);
+    let resolver = Resolver::new(scanner, sources(&config.names));
+    telemetry.set_names(names_state(&containers, names_health, &resolver));
     info!(%address, node = config.node_name, "Watching for OOM kills");
     let counters = Arc::new(counters);
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
@@ -130,7 +132,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         names: NodeNames { node: config.node_name.clone(), boot: boot_id() },
         node: own_node(config.names.pod_uid.as_deref()),
         containers: containers.clone(),
-        resolver: resolver(scanner, &config.names, &telemetry),
+        resolver,
         waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
         metrics,
@@ -197,31 +199,47 @@ fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
 }
 
 /// Follows the directory of links for as long as the runtime lives.
-fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) {
-    let (feed, mut state) = Feed::new(Arc::clone(scanner));
+fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) -> tokio::sync::watch::Receiver<names::Health> {
+    let (feed, state) = Feed::new(Arc::clone(scanner));
     tokio::spawn(feed.run());
-    let health = Arc::clone(health);
+    let (health, mut first) = (Arc::clone(health), state.clone());
     tokio::spawn(async move {
         // An error means that the feed is gone, with the runtime.
-        if state.wait_for(|state| state.filled).await.is_ok() {
+        if first.wait_for(|state| state.filled).await.is_ok() {
             health.set_names_known();
         }
     });
+    state
 }
 
-fn resolver(scanner: Arc<Scanner>, names: &NamesConfig, telemetry: &Telemetry) -> Arc<Resolver> {
-    let resolver = Resolver::new(scanner, sources(names));
-    let questions = Arc::clone(&resolver);
-    telemetry.set_cri_stats(move || questions.cri_stats());
-    resolver
+fn names_state(
+    containers: &Names,
+    health: tokio::sync::watch::Receiver<names::Health>,
+    resolver: &Arc<Resolver>,
+) -> impl Fn() -> NamesState + Send + Sync + 'static {
+    let (containers, resolver) = (containers.clone(), Arc::clone(resolver));
+    move || NamesState {
+        index: containers.stats(),
+        problem: health.borrow().problem,
+        searches: resolver.pending(),
+        searches_refused: resolver.refused(),
+        cri: resolver.cri_stats(),
+    }
 }
 
 fn sources(names: &NamesConfig) -> Sources {
+    for dir in [&names.pod_log_dir, &names.crio_bundle_dir].into_iter().flatten() {
+        if let Err(error) = std::fs::read_dir(dir) {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, dir = %dir.display(), "A configured source of names cannot be read");
+        }
+    }
     Sources {
         pod_logs: names.pod_log_dir.clone(),
         docker: Some(PathBuf::from("/var/lib/docker/containers")).filter(|path| path.exists()),
         podman: Some(PathBuf::from("/var/lib/containers/storage/overlay-containers/containers.json"))
             .filter(|path| path.exists()),
+        crio_bundles: names.crio_bundle_dir.clone(),
         cri_socket: names.cri_socket.clone(),
     }
 }

@@ -6,6 +6,7 @@
 pub mod events;
 mod families;
 mod kubernetes;
+mod names;
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +19,7 @@ use std::{
 
 pub use families::{FAMILIES, STAGES, StageRow};
 pub use kubernetes::{ApiOutcome, ApiVerb, EnrichmentOutcome, PodEventOutcome};
+pub use names::NamesState;
 use oom_watcher_common::counter;
 use prometheus_client::{
     collector::Collector,
@@ -27,7 +29,6 @@ use prometheus_client::{
 
 use crate::{
     exposition::{self, Family},
-    names::cri::CriStats,
     report::{AttributionResult, AttributionSource},
 };
 
@@ -87,7 +88,7 @@ pub struct Telemetry {
     attributions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     kubernetes: kubernetes::KubernetesCounters,
     kernel_counters: OnceLock<Box<dyn Fn() -> KernelCounters + Send + Sync>>,
-    cri_stats: OnceLock<Box<dyn Fn() -> CriStats + Send + Sync>>,
+    names: OnceLock<Box<dyn Fn() -> NamesState + Send + Sync>>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -152,9 +153,9 @@ impl Telemetry {
         self.kernel_counters.get_or_init(|| Box::new(read));
     }
 
-    /// How the questions to the container runtime are read, at each scrape. The first reader stands.
-    pub fn set_cri_stats(&self, read: impl Fn() -> CriStats + Send + Sync + 'static) {
-        self.cri_stats.get_or_init(|| Box::new(read));
+    /// How the state of the names is read, at each scrape. The first reader stands.
+    pub fn set_names(&self, read: impl Fn() -> NamesState + Send + Sync + 'static) {
+        self.names.get_or_init(|| Box::new(read));
     }
 
     /// Series that were not created; returns how many so far.
@@ -226,10 +227,7 @@ impl Telemetry {
         for ((result, source), count) in &*self.attributions() {
             exposition::counter(&mut family, &[("result", *result), ("source", *source)], *count)?;
         }
-        let CriStats { answered, failed } = self.cri_stats.get().map(|read| read()).unwrap_or_default();
-        let mut family = families::CRI_REQUESTS.describe(page)?;
-        exposition::counter(&mut family, &[("result", "answered")], answered)?;
-        exposition::counter(&mut family, &[("result", "failed")], failed)
+        Ok(())
     }
 
     fn encode_limits(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -264,6 +262,7 @@ impl Collector for Telemetry {
         self.encode_audit(&mut page)?;
         self.encode_attributions(&mut page)?;
         self.encode_limits(&mut page)?;
+        self.encode_names(&mut page)?;
         self.encode_kubernetes(&mut page)
     }
 }

@@ -6,13 +6,15 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oom_watcher::attribute::{Attributed, DEADLINE, Outcome, PENDING_MAX, Pending, Resolver, Sources};
 use oom_watcher::cgroup::{Identity, Node, identify};
-use oom_watcher::names::{Limits, Names, Scanner};
+use oom_watcher::names::{Feed, Limits, Names, Scanner};
 use oom_watcher::report::AttributionResult::{Full, Host, Id, Pod};
-use oom_watcher::report::AttributionSource::{Index, Path as PathOnly, PodDirectory, Rescan, RuntimeFile, Sibling};
+use oom_watcher::report::AttributionSource::{
+    Bundle, Index, Path as PathOnly, PodDirectory, Rescan, RuntimeFile, Sibling,
+};
 use oom_watcher::report::{AttributionResult, AttributionSource};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -61,6 +63,16 @@ impl Fixture {
     fn link(&self, container: &str, number: u32, restart: u32) {
         let target = format!("/var/log/pods/shop_web-0_{UID}/{container}/{restart}.log");
         symlink(target, self.path(&format!("containers/web-0_shop_{container}-{}.log", id(number)))).unwrap();
+    }
+
+    /// The log file of a start of a container, made now.
+    fn log(&self, container: &str, restart: u32) {
+        let folder = self.path(&format!("pods/shop_web-0_{UID}/{container}"));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(format!("{restart}.log"));
+        fs::write(&file, "").unwrap();
+        let made = fs::metadata(file).unwrap().created().expect("the file system of tests says when a file was made");
+        assert!(made <= SystemTime::now());
     }
 
     async fn scan(&self) {
@@ -181,9 +193,29 @@ mod later {
             fixture.link("app", 1, 0);
             check(&search.await.unwrap(), Full, Rescan, "shop/web-0/app#0");
             let waited = u64::try_from(killed.elapsed().as_millis()).unwrap();
-            let expected = [50, 150, 400, 1000].into_iter().find(|look| *look >= late).unwrap();
+            let expected = [15, 50, 150, 400, 1000].into_iter().find(|look| *look >= late).unwrap();
             assert!((expected..expected + 20).contains(&waited), "{late} ms late, found after {waited} ms");
         }
+    }
+
+    /// The kernel tells the feed of the link; no look at the directory is due for a second.
+    #[tokio::test]
+    async fn a_link_that_the_feed_meets_ends_the_search() {
+        let fixture = Fixture::new();
+        let scanner = Scanner::new(fixture.path("containers"), fixture.names.clone());
+        let (feed, mut health) = Feed::new(Arc::new(scanner));
+        let feed = tokio::spawn(feed.run());
+        health.wait_for(|state| state.filled).await.unwrap();
+        let killed = Instant::now();
+        let search = tokio::spawn(fixture.pending(&in_pod(1)).finish());
+        sleep(Duration::from_millis(1100)).await;
+        fixture.link("other", 2, 0);
+        fixture.link("app", 1, 0);
+        let linked = killed.elapsed();
+        check(&search.await.unwrap(), Full, Rescan, "shop/web-0/app#0");
+        let late = killed.elapsed().saturating_sub(linked);
+        assert!(late < Duration::from_millis(500), "{late:?} after the link");
+        feed.abort();
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,7 +246,7 @@ mod later {
         let killed = Instant::now();
         check(&fixture.pending(&in_pod(1)).finish().await, Id, PathOnly, "-/-/-#-");
         assert!(killed.elapsed() <= DEADLINE);
-        assert_eq!(fixture.names.stats().errors, 6);
+        assert_eq!(fixture.names.stats().errors, 7);
     }
 
     fn with_pod_logs() -> Fixture {
@@ -224,12 +256,10 @@ mod later {
     #[tokio::test(start_paused = true)]
     async fn a_container_that_never_started_has_its_names_from_the_log_directory() {
         let fixture = with_pod_logs();
+        fixture.log("app", 10);
         let container = fixture.path(&format!("pods/shop_web-0_{UID}/app"));
-        fs::create_dir_all(&container).unwrap();
         fs::create_dir_all(fixture.path("pods/shop_web-1_another-uid/app")).unwrap();
-        for log in ["0.log", "10.log", "9.log.20260101-000000.gz"] {
-            fs::write(container.join(log), "").unwrap();
-        }
+        fs::write(container.join("9.log.20260101-000000.gz"), "").unwrap();
         check(&fixture.pending(&in_pod(1)).finish().await, Full, PodDirectory, "shop/web-0/app#10");
         // A process of the pod itself has no container, however many there are.
         let in_pod_only = identity(&format!("/kubepods/pod{UID}"));
@@ -247,9 +277,85 @@ mod later {
     async fn of_several_containers_none_is_guessed() {
         let fixture = with_pod_logs();
         for container in ["app", "side-car"] {
-            fs::create_dir_all(fixture.path(&format!("pods/shop_web-0_{UID}/{container}"))).unwrap();
+            fixture.log(container, 0);
         }
         check(&fixture.pending(&in_pod(1)).finish().await, Pod, PodDirectory, "shop/web-0/-#-");
+    }
+
+    /// The kubelet makes a killed sandbox anew; the log of the container that ran in the old one is still there.
+    #[tokio::test(start_paused = true)]
+    async fn a_sandbox_that_was_made_anew_is_not_the_container_that_ran_before() {
+        let fixture = with_pod_logs();
+        fixture.log("app", 0);
+        fixture.link("app", 7, 0);
+        check(&fixture.pending(&in_pod(1)).finish().await, Pod, PodDirectory, "shop/web-0/-#-");
+        // Its next start is another matter.
+        fixture.log("app", 1);
+        check(&fixture.pending(&in_pod(2)).finish().await, Full, PodDirectory, "shop/web-0/app#1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_container_of_several_that_has_no_link_is_meant() {
+        let fixture = with_pod_logs();
+        fixture.log("app", 0);
+        fixture.log("side-car", 2);
+        fixture.link("app", 7, 0);
+        check(&fixture.pending(&in_pod(1)).finish().await, Full, PodDirectory, "shop/web-0/side-car#2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_of_another_time_is_not_of_this_start() {
+        let fixture = with_pod_logs();
+        // Made after the kill: a restart.
+        let pending = fixture.pending(&in_pod(1));
+        // Files are dated by a clock that ticks in steps of up to 10 ms.
+        std::thread::sleep(Duration::from_millis(20));
+        fixture.log("app", 1);
+        check(&pending.finish().await, Pod, PodDirectory, "shop/web-0/-#-");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_links_no_container_is_guessed() {
+        let fixture = with_pod_logs();
+        fixture.log("app", 0);
+        fs::remove_dir(fixture.path("containers")).unwrap();
+        check(&fixture.pending(&in_pod(1)).finish().await, Pod, PodDirectory, "shop/web-0/-#-");
+    }
+
+    fn with_crio() -> Fixture {
+        let fixture = Fixture::with(|base| Sources { crio_bundles: Some(base.join("crio")), ..Sources::default() });
+        for (number, name) in [(1, "container"), (2, "sandbox")] {
+            let userdata = fixture.path(&format!("crio/{}/userdata", id(number)));
+            fs::create_dir_all(&userdata).unwrap();
+            let shape = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/crio/{name}.json"));
+            fs::copy(shape, userdata.join("config.json")).unwrap();
+        }
+        fixture
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_of_crio_names_the_container_and_a_sandbox_only_its_pod() {
+        let fixture = with_crio();
+        let slice =
+            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice", UID.replace('-', "_"));
+        let in_crio = |number| identity(&format!("{slice}/crio-{}.scope/container", id(number)));
+        check(&fixture.pending(&in_crio(1)).finish().await, Full, Bundle, "shop/web-0/app#4");
+        check(&fixture.pending(&in_crio(2)).finish().await, Pod, Bundle, "shop/web-0/-#-");
+        check(&fixture.pending(&in_crio(3)).finish().await, Id, PathOnly, "-/-/-#-");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bundle_that_makes_no_sense_or_is_another_pods_names_nothing() {
+        let fixture = with_crio();
+        let file = fixture.path(&format!("crio/{}/userdata/config.json", id(1)));
+        let whole = fs::read_to_string(&file).unwrap();
+        let half = &whole[..whole.len() / 2];
+        let another = whole.replace(UID, "another-uid");
+        let hostile = whole.replace("\"shop\"", "\"kube system\\n\"");
+        for text in ["", "{}", "[]", half, &another, &hostile] {
+            fs::write(&file, text).unwrap();
+            check(&fixture.pending(&in_pod(1)).finish().await, Id, PathOnly, "-/-/-#-");
+        }
     }
 
     #[tokio::test]
@@ -318,7 +424,7 @@ mod later {
         }
         assert_eq!(fixture.resolver.pending(), 0);
         let scans = fixture.names.stats().scans;
-        assert!((6..=12).contains(&scans), "{scans} scans for {PENDING_MAX} misses");
+        assert!((7..=14).contains(&scans), "{scans} scans for {PENDING_MAX} misses");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,10 +24,14 @@ struct Fixture {
 impl Fixture {
     /// A feed of a directory that `prepare` may make.
     async fn start(prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_with(Limits::default(), prepare).await
+    }
+
+    async fn start_with(limits: Limits, prepare: impl FnOnce(&Path)) -> Self {
         let base = tempfile::tempdir().unwrap();
         let dir = base.path().join("containers");
         prepare(&dir);
-        let names = Names::new(Limits::default());
+        let names = Names::new(limits);
         let (feed, mut health) = Feed::new(Arc::new(Scanner::new(dir, names.clone())));
         tokio::spawn(feed.run());
         timeout(Duration::from_secs(10), health.wait_for(|health| health.filled)).await.unwrap().unwrap();
@@ -246,4 +251,79 @@ async fn scans_that_are_due_at_the_same_time_are_one() {
         asker.await.unwrap().unwrap();
     }
     assert_eq!((names.stats().scans, names.stats().live), (1, 1));
+}
+
+#[tokio::test]
+async fn more_links_than_the_index_holds_are_stated_until_they_fit() {
+    let fixture = Fixture::start_with(Limits { live: 2, ..Limits::default() }, |dir| {
+        fs::create_dir(dir).unwrap();
+        for number in 1..=3 {
+            add(dir, number);
+        }
+    })
+    .await;
+    let stats = fixture.names.stats();
+    assert_eq!((fixture.problem(), stats.live, stats.refused), (Some(Problem::IndexFull), 2, 2), "at both scans");
+    fs::rename(fixture.dir(), fixture.base.path().join("old")).unwrap();
+    fs::create_dir(fixture.dir()).unwrap();
+    add(&fixture.dir(), 4);
+    eventually(|| fixture.pod_of(4).is_some() && fixture.problem().is_none()).await;
+}
+
+/// The limits of inotify are a user's, on the whole machine: they are lowered in a user namespace, in which another process
+/// runs the test below.
+#[test]
+fn the_limits_of_inotify_are_stated_and_made_up_for() {
+    let in_namespace = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user"]);
+        command
+    };
+    if !in_namespace().arg("true").status().is_ok_and(|status| status.success()) {
+        println!("not possible here: no user namespace can be made");
+        return;
+    }
+    let output = in_namespace()
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture", "within_low_limits_of_inotify"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "it lowers its user's limits: the test above runs it in a user namespace"]
+async fn within_low_limits_of_inotify() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let writer = std::sync::Mutex::new(log.reopen().unwrap());
+    let _log = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(writer).finish());
+    for limit in ["max_inotify_instances", "max_inotify_watches"] {
+        let limit = Path::new("/proc/sys/user").join(limit);
+        fs::write(&limit, "0").unwrap();
+        let fixture = Fixture::start(|dir| {
+            fs::create_dir(dir).unwrap();
+            add(dir, 1);
+        })
+        .await;
+        assert_eq!(fixture.problem(), Some(Problem::WatchLimit));
+        assert_eq!(fixture.pod_of(1).as_deref(), Some("pod-1"), "the directory is read all the same");
+        add(&fixture.dir(), 2);
+        eventually(|| fixture.pod_of(2).is_some()).await;
+        assert_eq!(fixture.problem(), Some(Problem::WatchLimit));
+        eventually(|| fixture.names.stats().errors >= 2).await;
+        fs::write(&limit, "128").unwrap();
+        eventually(|| fixture.problem().is_none()).await;
+        let scans = fixture.names.stats().scans;
+        add(&fixture.dir(), 3);
+        eventually(|| fixture.pod_of(3).is_some()).await;
+        assert_eq!(fixture.names.stats().scans, scans, "by an event again");
+        let log = fs::read_to_string(log.path()).unwrap();
+        let dir = format!("dir={}", fixture.dir().display());
+        for text in ["Container names may be missing or old", "Container names are up to date again"] {
+            let lines = log.lines().filter(|line| line.contains(text) && line.contains(&dir));
+            assert_eq!(lines.count(), 1, "{log}");
+        }
+    }
 }

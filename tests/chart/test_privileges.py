@@ -10,6 +10,7 @@ SWITCHES = {
     "config.kubernetesEnrichment": (True, False),
     "config.kubernetesEvents": (True, False),
     "config.podLogDir": ("", "/var/log/pods"),
+    "config.crioBundleDir": ("", "/var/lib/containers/storage/overlay-containers"),
     "config.criSocket": ("", "/run/containerd/containerd.sock"),
     "capabilities.sysResource": (False, True),
     "capabilities.sysAdmin": (False, True),
@@ -84,7 +85,7 @@ def check_capabilities(container: dict, values: dict) -> None:
 
 def check_mounts(pod: dict, container: dict, values: dict) -> None:
     config = values["config"]
-    expected = {"/var/log/containers", config["podLogDir"], config["criSocket"]} - {""}
+    expected = {"/var/log/containers", config["podLogDir"], config["crioBundleDir"], config["criSocket"]} - {""}
     assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == expected, values
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == expected, values
     assert all(mount["readOnly"] for mount in container["volumeMounts"]), values

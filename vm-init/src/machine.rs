@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::{
     fs::OFlags,
-    mount::{MountFlags, mount},
+    mount::{MountFlags, mount, mount_bind, mount_move},
     net::{AddressFamily, SendFlags, SocketType, netlink::SocketAddrNetlink},
 };
 
@@ -32,6 +32,7 @@ const CGROUP: &str = "/sys/fs/cgroup";
 const CGROUP_V1: &str = "oom_watcher.cgroup=v1";
 
 pub(crate) fn prepare() -> Result<()> {
+    leave_first_root().context("cannot leave the first root")?;
     for (kind, target) in FILE_SYSTEMS {
         mount_at(kind, target, None)?;
     }
@@ -42,6 +43,16 @@ pub(crate) fn prepare() -> Result<()> {
         cgroup_v2()?;
     }
     raise_loopback().context("cannot raise the loopback interface")
+}
+
+/// Moves to a mount of the same files on top of the first one: from the first, which has no parent, no container runtime
+/// can pivot.
+fn leave_first_root() -> Result<()> {
+    mount_bind("/", "/root")?;
+    std::env::set_current_dir("/root")?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    Ok(std::env::set_current_dir("/")?)
 }
 
 fn mount_at(kind: &str, target: &str, data: Option<&CStr>) -> Result<()> {

@@ -66,7 +66,7 @@ fn suites() -> Result<Vec<PathBuf>> {
 fn run_suite(suite: &Path) -> Result<()> {
     let mut command = Command::new(suite);
     command.args(std::env::args_os().skip(1));
-    command.envs([("PATH", "/bin"), ("HOME", "/"), ("TMPDIR", "/tmp"), ("RUST_BACKTRACE", "1")]);
+    command.envs([("PATH", "/usr/sbin:/usr/bin:/bin"), ("HOME", "/"), ("TMPDIR", "/tmp"), ("RUST_BACKTRACE", "1")]);
     let child = command.spawn().with_context(|| format!("cannot start {}", suite.display()))?;
     let status = wait_for(Pid::from_child(&child))?;
     if status.exit_status() != Some(0) {

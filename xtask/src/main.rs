@@ -42,7 +42,7 @@ enum Task {
     BuildEbpf(ebpf::Options),
     /// Cuts a test fixture out of a kernel's BTF
     BtfExcerpt(btf_excerpt::Options),
-    /// Runs the kernel suite in guests with other kernels
+    /// Runs the kernel or the container suite in guests with other kernels
     Vm(vm::Options),
     /// Writes docs/kernel-support.md from the results of the guests
     KernelSupport,

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: the kernel suite in guests with other kernels.
+//! `cargo xtask vm`: a suite in guests with other kernels.
 //!
 //! This file knows the order of the work; what a kernel is, how a guest is filled and how its console is read are each
 //! one of its modules. A guest that fails stops no other, and all failures are reported together.
@@ -7,6 +7,7 @@ pub(crate) mod guest;
 pub(crate) mod initramfs;
 pub(crate) mod kernels;
 pub(crate) mod qemu;
+mod runtimes;
 
 use std::{
     fs,
@@ -18,7 +19,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use self::kernels::{Arch, Image, Kernel};
+use self::{
+    guest::Suite,
+    kernels::{Arch, Image, Kernel},
+};
 use crate::paths;
 
 /// Which guests are run, and what runs in them.
@@ -30,6 +34,9 @@ pub(crate) struct Options {
     /// Architecture of the kernels that --kernels names
     #[arg(long, value_enum, default_value_t = Arch::Amd64)]
     arch: Arch,
+    /// What runs in the guests
+    #[arg(long, value_enum, default_value_t = Suite::Kernel)]
+    suite: Suite,
     /// Every kernel of both architectures
     #[arg(long, conflicts_with_all = ["kernels", "arch"])]
     all: bool,
@@ -64,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let chosen = choose(options)?;
     let mut failures = Vec::new();
-    let jobs = prepare(&chosen, &mut failures)?;
+    let jobs = prepare(&chosen, options.suite, &mut failures)?;
     let logs = paths::make(&paths::target().join("vm"))?;
     failures.extend(run_all(&jobs, options, &logs));
     if !failures.is_empty() {
@@ -82,7 +89,7 @@ fn choose(options: &Options) -> Result<Vec<&'static Kernel>> {
 }
 
 /// Gets every kernel, and builds for each architecture once. A kernel that cannot be got is a failure of that guest.
-fn prepare(chosen: &[&'static Kernel], failures: &mut Vec<String>) -> Result<Vec<Job>> {
+fn prepare(chosen: &[&'static Kernel], suite: Suite, failures: &mut Vec<String>) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for arch in [Arch::Amd64, Arch::Arm64] {
         let kernels = chosen.iter().filter(|kernel| kernel.arch == arch);
@@ -96,9 +103,9 @@ fn prepare(chosen: &[&'static Kernel], failures: &mut Vec<String>) -> Result<Vec
         if images.is_empty() {
             continue;
         }
-        let binaries = guest::build(arch)?;
-        let initramfs = paths::target().join("vm").join(format!("initramfs-{arch}.cpio"));
-        initramfs::write(&initramfs, &binaries)?;
+        let entries = guest::build(arch, suite)?;
+        let initramfs = paths::target().join("vm").join(format!("initramfs-{}-{arch}.cpio", suite.name()));
+        initramfs::write(&initramfs, &entries)?;
         jobs.extend(images.into_iter().map(|(kernel, image)| Job { kernel, image, initramfs: initramfs.clone() }));
     }
     Ok(jobs)
@@ -126,7 +133,7 @@ fn run_all(jobs: &[Job], options: &Options, logs: &Path) -> Vec<String> {
 }
 
 fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
-    let name = job.kernel.name();
+    let name = log_name(job.kernel, options.suite);
     println!("{name}: starting {}", job.image.version);
     let started = Instant::now();
     let guest = qemu::Guest {
@@ -134,6 +141,7 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
         kernel: &job.image.file,
         initramfs: &job.initramfs,
         cgroup_v1: job.kernel.cgroup_v1,
+        memory: options.suite.memory(),
         arguments: &options.filter,
         time_limit: Duration::from_secs(options.time_limit),
     };
@@ -148,4 +156,12 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
     }
     println!("{name}: success on {version} in {:.1} s{counts}", started.elapsed().as_secs_f32());
     Ok(())
+}
+
+/// The kernel suite's results are the kernel's own: docs/kernel-support.md is made of them.
+fn log_name(kernel: &Kernel, suite: Suite) -> String {
+    match suite {
+        Suite::Kernel => kernel.name(),
+        Suite::Containers => format!("containers-{}", kernel.name()),
+    }
 }

@@ -46,6 +46,9 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- with .Values.config.podLogDir }}
 - {name: pod-logs, path: {{ . | quote }}, type: Directory}
 {{- end }}
+{{- with .Values.config.crioBundleDir }}
+- {name: crio-bundles, path: {{ . | quote }}, type: Directory}
+{{- end }}
 {{- with .Values.config.criSocket }}
 {{- /* The socket and not its directory: below that are the mounts of all containers, which a bind mount would hold. */}}
 - {name: cri-socket, path: {{ . | quote }}, type: Socket}

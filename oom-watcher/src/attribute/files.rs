@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,19 +25,36 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 pub(super) struct PodLogs {
     pub(super) namespace: String,
     pub(super) pod: String,
-    /// The container, where the pod has started only one by name.
-    pub(super) only_container: Option<OnlyContainer>,
+    /// Each start of each container.
+    pub(super) starts: Vec<Start>,
 }
 
+/// A log file: the runtime makes one for each start of a container, before it starts.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct OnlyContainer {
-    pub(super) name: String,
-    pub(super) restart_count: Option<u32>,
+pub(super) struct Start {
+    pub(super) container: String,
+    pub(super) restart_count: u32,
+    pub(super) at: SystemTime,
 }
 
 /// Looks for the log directory of the pod with this UID.
 pub(super) async fn pod(dir: PathBuf, uid: String) -> Option<PodLogs> {
     beside("pod log directories", move || read_pod(&dir, &uid)).await
+}
+
+/// What CRI-O wrote of a container of a pod.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bundle {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) pod_uid: String,
+    /// None for a sandbox.
+    pub(super) container: Option<(String, Option<u32>)>,
+}
+
+/// Looks for the bundle of a container of CRI-O.
+pub(super) async fn bundle(dir: PathBuf, id: ContainerId) -> Option<Bundle> {
+    beside("bundles of CRI-O", move || read_bundle(&dir, id)).await
 }
 
 /// Looks for the name of a container that no pod owns.
@@ -76,23 +94,63 @@ fn read_pod(dir: &Path, uid: &str) -> io::Result<Option<PodLogs>> {
             continue;
         };
         // The pod's name stands even if its directory is going at this moment.
-        let only_container = read_only_container(&dir.join(file_name)).ok().flatten();
-        return Ok(Some(PodLogs { namespace: found.namespace, pod: found.pod, only_container }));
+        let starts = read_starts(&dir.join(file_name)).unwrap_or_default();
+        return Ok(Some(PodLogs { namespace: found.namespace, pod: found.pod, starts }));
     }
     Ok(None)
 }
 
-/// The container of a pod's directory, if there is exactly one.
-fn read_only_container(dir: &Path) -> io::Result<Option<OnlyContainer>> {
-    let mut containers = fs::read_dir(dir)?.take(ENTRIES_MAX);
-    let (Some(first), None) = (containers.next().transpose()?, containers.next()) else { return Ok(None) };
-    let Ok(name) = first.file_name().into_string() else { return Ok(None) };
-    if !link::is_container_name(&name) {
-        return Ok(None);
-    }
-    let logs = fs::read_dir(first.path())?.take(ENTRIES_MAX).filter_map(Result::ok);
-    let restart_count = logs.filter_map(|log| link::restart(log.file_name().to_str()?)).max();
-    Ok(Some(OnlyContainer { name, restart_count }))
+/// The starts that a pod's directory knows. A file system that does not say when a file was made knows none.
+fn read_starts(dir: &Path) -> io::Result<Vec<Start>> {
+    let containers = fs::read_dir(dir)?.filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        link::is_container_name(&name).then_some(name)
+    });
+    let logs = containers.flat_map(|container| {
+        let entries = fs::read_dir(dir.join(&container)).into_iter().flatten().filter_map(Result::ok);
+        entries.map(move |entry| (container.clone(), entry))
+    });
+    let starts = logs.take(ENTRIES_MAX).filter_map(|(container, entry)| {
+        let restart_count = link::restart(entry.file_name().to_str()?)?;
+        Some(Start { container, restart_count, at: entry.metadata().ok()?.created().ok()? })
+    });
+    Ok(starts.collect())
+}
+
+/// The part of an OCI bundle's `config.json` that is wanted.
+#[derive(Deserialize)]
+struct OciConfig {
+    annotations: Annotations,
+}
+
+/// The kubelet's labels and annotations, which CRI-O puts there one by one, and its own word on what it is.
+#[derive(Deserialize)]
+struct Annotations {
+    #[serde(rename = "io.kubernetes.cri-o.ContainerType")]
+    kind: String,
+    #[serde(rename = "io.kubernetes.pod.namespace")]
+    namespace: String,
+    #[serde(rename = "io.kubernetes.pod.name")]
+    pod: String,
+    #[serde(rename = "io.kubernetes.pod.uid")]
+    pod_uid: String,
+    #[serde(rename = "io.kubernetes.container.name")]
+    container: Option<String>,
+    #[serde(rename = "io.kubernetes.container.restartCount")]
+    restart_count: Option<String>,
+}
+
+/// A sandbox has the kubelet's names too, with a container name of CRI-O's own.
+fn read_bundle(dir: &Path, id: ContainerId) -> io::Result<Option<Bundle>> {
+    let config: Option<OciConfig> = read_json(&dir.join(id.to_string()).join("userdata/config.json"))?;
+    let Some(OciConfig { annotations: found }) = config else { return Ok(None) };
+    let is_container = found.kind == "container";
+    let container = found.container.filter(|_| is_container).unwrap_or_default();
+    let name = if is_container { &container } else { "sandbox" };
+    let Some(names) = link::container_name(&found.namespace, &found.pod, name) else { return Ok(None) };
+    let restart_count = found.restart_count.and_then(|count| count.parse().ok());
+    let container = is_container.then_some((names.container, restart_count));
+    Ok(Some(Bundle { namespace: names.namespace, pod: names.pod, pod_uid: found.pod_uid, container }))
 }
 
 /// The one field of docker's `config.v2.json` that is wanted.

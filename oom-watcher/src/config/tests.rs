@@ -33,6 +33,7 @@ fn the_defaults_are_the_documented_ones() {
             container_log_dir: "/var/log/containers".into(),
             pod_log_dir: None,
             pod_uid: None,
+            crio_bundle_dir: None,
             cri_socket: None,
         },
         kubernetes: KubernetesConfig { enrichment: false, events: false, pod_labels: Vec::new() },
@@ -58,6 +59,7 @@ fn every_flag_arrives() {
         "--container-log-dir=/c",
         "--pod-log-dir=/var/log/pods",
         "--pod-uid=0a5a1b6e-9d1f-4a9b-8f0e-0c6d2f7f9a11",
+        "--crio-bundle-dir=/var/lib/containers/storage/overlay-containers",
         "--cri-socket=/run/containerd/containerd.sock",
         "--kubernetes-enrichment=true",
         "--kubernetes-events=true",
@@ -80,6 +82,7 @@ fn every_flag_arrives() {
             container_log_dir: "/c".into(),
             pod_log_dir: Some("/var/log/pods".into()),
             pod_uid: Some("0a5a1b6e-9d1f-4a9b-8f0e-0c6d2f7f9a11".to_owned()),
+            crio_bundle_dir: Some("/var/lib/containers/storage/overlay-containers".into()),
             cri_socket: Some("/run/containerd/containerd.sock".into()),
         },
         kubernetes: KubernetesConfig {
@@ -130,6 +133,7 @@ fn a_bad_value_is_named_with_its_flag_and_variable() {
         ("ring-buffer-size", "786432", ring),
         ("container-log-dir", "var/log", "is not an absolute path"),
         ("pod-log-dir", ".", "is not an absolute path"),
+        ("crio-bundle-dir", "crio", "is not an absolute path"),
         ("cri-socket", "unix:///run/cri.sock", "is not an absolute path"),
         ("node-name", "a b", name),
         ("node-name", &long, name),
@@ -232,7 +236,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 17] = [
     "output",
     "rust-log",
     "node-name",
@@ -245,6 +249,7 @@ const FLAGS: [&str; 16] = [
     "container-log-dir",
     "pod-log-dir",
     "pod-uid",
+    "crio-bundle-dir",
     "cri-socket",
     "kubernetes-enrichment",
     "kubernetes-events",

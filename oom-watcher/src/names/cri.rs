@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     error::Error,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -93,12 +93,20 @@ pub struct Cri {
     turn: Mutex<()>,
     answered: AtomicU64,
     failed: AtomicU64,
+    /// The last question had no answer: said once, until one has.
+    silent: AtomicBool,
 }
 
 impl Cri {
     /// A runtime that is asked at this socket; nothing is opened yet.
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, turn: Mutex::default(), answered: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        Self {
+            socket,
+            turn: Mutex::default(),
+            answered: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
+        }
     }
 
     /// Asks for the container with this id. `None`: the runtime has none, or not one of the kubelet's.
@@ -111,14 +119,27 @@ impl Cri {
             self.list(id).await
         });
         let answer = answer.await.unwrap_or_else(|_| Err(CriError::Slow { socket: self.socket.clone() }));
-        let counter = if answer.is_ok() { &self.answered } else { &self.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.note(answer.as_ref().err());
         Ok(answer?.containers.into_iter().find_map(|container| found(container, id)))
     }
 
     /// Questions so far.
     pub fn stats(&self) -> CriStats {
         CriStats { answered: self.answered.load(Ordering::Relaxed), failed: self.failed.load(Ordering::Relaxed) }
+    }
+
+    /// Counts an answer or failure, and logs the first failure and the first answer after it.
+    fn note(&self, error: Option<&CriError>) {
+        let counter = if error.is_none() { &self.answered } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        let was_silent = self.silent.swap(error.is_some(), Ordering::Relaxed);
+        match error {
+            Some(error) if !was_silent => {
+                tracing::warn!(error = error as &dyn Error, "The container runtime gives no names");
+            }
+            None if was_silent => tracing::info!("The container runtime gives names again"),
+            _ => {}
+        }
     }
 
     async fn list(&self, id: &ContainerId) -> Result<ListContainersResponse, CriError> {

@@ -54,11 +54,17 @@ pub enum Problem {
     WatchLimit,
     /// It has more entries than a scan reads.
     TooManyEntries,
+    /// It has more links than the index holds.
+    IndexFull,
     /// Anything else.
     Other,
 }
 
 impl Problem {
+    /// Each of them.
+    pub const ALL: [Self; 6] =
+        [Self::Missing, Self::Unreadable, Self::WatchLimit, Self::TooManyEntries, Self::IndexFull, Self::Other];
+
     /// Short name, for a label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +72,7 @@ impl Problem {
             Self::Unreadable => "unreadable",
             Self::WatchLimit => "watch_limit",
             Self::TooManyEntries => "too_many_entries",
+            Self::IndexFull => "index_full",
             Self::Other => "other",
         }
     }
@@ -144,10 +151,14 @@ impl Feed {
     /// there is no watch, since names that may be old are better than none.
     async fn session(&self) -> Result<End, FeedError> {
         let watch = Watch::new(self.scanner.dir());
-        let scanned = self.scanner.scan_since(Instant::now()).await;
+        let scanned = self.scan_fits().await;
         let mut watch = watch?;
-        scanned?;
-        self.recover();
+        // What is gone is known at the end of a scan, so only the next one finds its places free.
+        if scanned? || self.scan_fits().await? {
+            self.recover();
+        } else {
+            self.state(Problem::IndexFull, None);
+        }
         let due = Instant::now() + SESSION;
         loop {
             tokio::select! {
@@ -161,6 +172,13 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Scans, and says whether the index had room for all.
+    async fn scan_fits(&self) -> Result<bool, ScanError> {
+        let before = self.scanner.names().stats().refused;
+        self.scanner.scan_since(Instant::now()).await?;
+        Ok(self.scanner.names().stats().refused == before)
     }
 
     /// One event of the directory.
@@ -195,16 +213,20 @@ impl Feed {
         }
     }
 
-    /// States the problem, and logs it if it is another one than before.
+    /// Counts and states the problem.
     fn report(&self, error: &FeedError) {
-        let problem = error.problem();
         if !matches!(error, FeedError::Scan(_)) {
             self.scanner.names().with(|index| index.stats.errors += 1);
         }
+        self.state(error.problem(), Some(error));
+    }
+
+    /// States a problem, and logs it if it is another one than before.
+    fn state(&self, problem: Problem, error: Option<&(dyn std::error::Error + 'static)>) {
         let before = self.health.send_replace(Health { filled: true, problem: Some(problem) });
         if before.problem != Some(problem) {
-            let error: &dyn std::error::Error = error;
-            tracing::warn!(error, problem = problem.as_str(), "Container names may be missing or old; trying again");
+            let dir = self.scanner.dir().display();
+            tracing::warn!(error, problem = problem.as_str(), %dir, "Container names may be missing or old; trying again");
         }
     }
 }

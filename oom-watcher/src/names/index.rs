@@ -44,13 +44,15 @@ pub struct Container {
     pub restart_count: Option<u32>,
 }
 
-/// Counts of the index and of its feed. All but the first two only grow.
+/// Counts of the index and of its feed. All but the first three only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Links that exist.
     pub live: usize,
     /// Links that are gone and still known.
     pub gone: usize,
+    /// When the last scan that saw the whole directory ended; on the monotonic clock, as every time here.
+    pub last_scan: Option<Instant>,
     /// Links refused because the index was full, each time one was met.
     pub refused: u64,
     /// Links that were gone and were forgotten before their time, for newer ones.
@@ -172,6 +174,7 @@ impl Index {
             self.delete(&key, now);
         }
         self.expire(now);
+        self.stats.last_scan = Some(now);
     }
 
     /// The container with this id; where only a part of the id is known, the one of this pod with that part.
@@ -189,6 +192,13 @@ impl Index {
     /// Some container of this pod, for its namespace and pod name. The others' containers are not the one that is asked for.
     pub fn by_pod(&self, pod_uid: &str) -> Option<&Container> {
         self.of_pod(pod_uid).next().map(|entry| &entry.container)
+    }
+
+    /// Whether a link names this attempt of a container: it has started, and its id is known.
+    pub fn has_attempt(&self, pod_uid: &str, container: &str, restart_count: u32) -> bool {
+        self.of_pod(pod_uid).any(|entry| {
+            entry.container.name.container == container && entry.container.restart_count == Some(restart_count)
+        })
     }
 
     /// What changed among the containers that exist since the last call. There is one reader.

@@ -13,6 +13,8 @@ mod scan;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 pub use feed::{Feed, Health, Problem};
 pub use index::{Container, Index, Limits, Stats};
 pub use link::ContainerName;
@@ -22,18 +24,26 @@ pub use scan::{ScanError, Scanner};
 /// The index, shared. The lock is held for single operations only, never across an await, and nothing under it does IO:
 /// a reader waits for microseconds at most.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Arc<Mutex<Index>>);
+pub struct Names {
+    index: Arc<Mutex<Index>>,
+    link_added: Arc<Notify>,
+}
 
 impl Names {
     /// An empty index.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Mutex::new(Index::new(limits))))
+        Self { index: Arc::new(Mutex::new(Index::new(limits))), link_added: Arc::default() }
     }
 
     /// One operation on the index.
     pub fn with<T>(&self, operation: impl FnOnce(&mut Index) -> T) -> T {
         // A panic under the lock leaves a whole entry behind at worst; names must outlive it.
-        operation(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        operation(&mut self.index.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Resolves when a link is put into the index after this call, whether it is awaited by then or later.
+    pub fn link_added(&self) -> impl Future<Output = ()> {
+        self.link_added.notified()
     }
 
     /// Containers that appeared and went since the last call: the metrics' zero series. There is one reader.

@@ -141,7 +141,10 @@ fn apply(dir: &Path, file_name: &str, names: &Names, now: StdInstant) {
     }
     let target = target.ok();
     match link::parse(file_name, target.as_deref().and_then(Path::to_str)) {
-        Some(link) => names.with(|index| index.apply(key, link, now)),
+        Some(link) => {
+            names.with(|index| index.apply(key, link, now));
+            names.link_added.notify_waiters();
+        }
         None => names.with(|index| index.stats.ignored += 1),
     }
 }

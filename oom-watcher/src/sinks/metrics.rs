@@ -61,11 +61,13 @@ impl KillMetrics {
     }
 
     /// The owner of a pod that had a kill is known: it has a series of its own as long as the pod has others, if the limit
-    /// of series leaves room.
+    /// of series leaves room. Where only the API knew the pod's name, its other series have its UID instead.
     pub fn enrich(&self, enrichment: &Enrichment) {
         let pod = &enrichment.kubernetes;
-        let outcome = self.table().enrich(PodLabels::new(&pod.namespace, &pod.pod), pod.owner.as_ref());
-        self.tell(&outcome);
+        for labels in [PodLabels::new(&pod.namespace, &pod.pod), PodLabels::new("", &pod.pod_uid)] {
+            let outcome = self.table().enrich(labels, pod.owner.as_ref());
+            self.tell(&outcome);
+        }
     }
 
     /// A container lives: its counter exists, at zero if nothing was killed in it. Zeros take at most half of the limit

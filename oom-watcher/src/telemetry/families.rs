@@ -34,7 +34,7 @@ pub static STAGES: [StageRow; 7] = [
         stage: Stage::Attribute,
         label: "attribute",
         passed: "attributed, by whatever names were found",
-        lost: "too many waited for a name",
+        lost: "never, unless the search for its names broke down",
     },
     StageRow { stage: Stage::Report, label: "report", passed: "handed to the sinks", lost: "never" },
     StageRow {
@@ -72,10 +72,19 @@ pub static FAMILIES: &[&Family] = &[
     &MISSED_KILLS,
     &KILLS_BEFORE_START,
     &ATTRIBUTIONS,
-    &CRI_REQUESTS,
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
+    &NAMES,
+    &NAMES_SCAN_AGE,
+    &NAMES_SCANS,
+    &NAMES_ERRORS,
+    &NAMES_OVERFLOWS,
+    &NAMES_LINKS,
+    &NAMES_DEGRADED,
+    &NAME_SEARCHES,
+    &NAME_SEARCHES_REFUSED,
+    &CRI_REQUESTS,
     &KUBERNETES_REQUESTS,
     &POD_EVENTS,
     &ENRICHMENTS,
@@ -162,6 +171,62 @@ pub(super) static ATTRIBUTIONS: Family = Family {
     help: "Victims by how far they were attributed and by which source.",
     absent: "A pair that cannot be.",
 };
+pub(super) static NAMES: Family = Family {
+    name: "oom_watcher_names",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &["state"],
+    help: "Containers whose names are in memory. live: by a link in --container-log-dir; gone: by one that is gone.",
+    absent: NEVER,
+};
+pub(super) static NAMES_DEGRADED: Family = Family {
+    name: "oom_watcher_names_degraded",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &["reason"],
+    help: "1 while names may be missing or old for that reason. watch_limit: no inotify instance or watch is left, and \
+           --container-log-dir is read every 30 seconds and at each kill that has no name.",
+    absent: NEVER,
+};
+pub(super) static NAMES_SCAN_AGE: Family = Family {
+    name: "oom_watcher_names_scan_age",
+    kind: MetricType::Gauge,
+    unit: Some(Unit::Seconds),
+    labels: &[],
+    help: "Time since --container-log-dir was last read whole, which happens every five minutes at the least.",
+    absent: "It has not been read whole yet.",
+};
+pub(super) static NAMES_SCANS: Family =
+    counter("oom_watcher_names_scans", &[], "Reads of --container-log-dir: by the clock, and at kills without a name.");
+pub(super) static NAMES_ERRORS: Family = counter(
+    "oom_watcher_names_errors",
+    &[],
+    "Failures to read or to watch --container-log-dir. oom_watcher_names_degraded says why.",
+);
+pub(super) static NAMES_OVERFLOWS: Family = counter(
+    "oom_watcher_names_overflows",
+    &[],
+    "Times that the kernel dropped changes of --container-log-dir; the directory was read again.",
+);
+pub(super) static NAMES_LINKS: Family = counter(
+    "oom_watcher_names_links",
+    &["outcome"],
+    "Entries of --container-log-dir that give no name, at each time one was met. ignored: not a link of the kubelet's; \
+     refused: too many; evicted: gone, and forgotten before its time.",
+);
+pub(super) static NAME_SEARCHES: Family = Family {
+    name: "oom_watcher_name_searches",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "Kills whose names are being searched for.",
+    absent: NEVER,
+};
+pub(super) static NAME_SEARCHES_REFUSED: Family = counter(
+    "oom_watcher_name_searches_refused",
+    &[],
+    "Kills that were reported with what was known because too many were being searched for.",
+);
 pub(super) static CRI_REQUESTS: Family = counter(
     "oom_watcher_cri_requests",
     &["result"],
@@ -225,16 +290,18 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
 /// The pairs of result and source that exist at zero from the start.
 pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
     use AttributionResult::{Full, Host, Id, None, Pod};
-    use AttributionSource::{Api, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
+    use AttributionSource::{Api, Bundle, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
     let pairs = [
         (Full, Index),
         (Full, Rescan),
         (Full, PodDirectory),
+        (Full, Bundle),
         (Full, Cri),
         (Full, RuntimeFile),
         (Full, Api),
         (Pod, Sibling),
         (Pod, PodDirectory),
+        (Pod, Bundle),
         (Pod, Api),
         (Id, Path),
         (Host, Path),
@@ -259,6 +326,7 @@ pub(super) fn attribution_labels(result: AttributionResult, source: AttributionS
         AttributionSource::Rescan => "rescan",
         AttributionSource::Sibling => "sibling",
         AttributionSource::PodDirectory => "pod_directory",
+        AttributionSource::Bundle => "bundle",
         AttributionSource::Cri => "cri",
         AttributionSource::RuntimeFile => "runtime_file",
         AttributionSource::Api => "api",

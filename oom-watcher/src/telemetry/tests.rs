@@ -1,8 +1,13 @@
+use std::time::{Duration, Instant};
+
 use prometheus_client::{encoding::text, registry::Registry};
 
 use super::*;
-use crate::telemetry::events::{
-    EnrichmentLineLost, HttpClientRejected, KubernetesOverflowed, SeriesRefused, StdoutAbandoned, StdoutOverflowed,
+use crate::{
+    names::{Problem, Stats, cri::CriStats},
+    telemetry::events::{
+        EnrichmentLineLost, HttpClientRejected, KubernetesOverflowed, SeriesRefused, StdoutAbandoned, StdoutOverflowed,
+    },
 };
 
 /// The page, without the lines of HELP (their text is in the documentation) and with the build left out.
@@ -17,7 +22,7 @@ fn page(telemetry: &std::sync::Arc<Telemetry>) -> String {
 #[track_caller]
 fn check(telemetry: Telemetry, expected: &str) {
     let page = page(&std::sync::Arc::new(telemetry));
-    assert_eq!(page.split_once(KUBERNETES).unwrap().0, expected);
+    assert_eq!(page.split_once(NAMES).unwrap().0, expected);
 }
 
 /// What is counted of the API is a closed set: the product of its labels.
@@ -85,6 +90,7 @@ oom_watcher_missed_kills_total 0
 # TYPE oom_watcher_kills_before_start gauge
 # TYPE oom_watcher_attributions counter
 oom_watcher_attributions_total{result="full",source="api"} 0
+oom_watcher_attributions_total{result="full",source="bundle"} 0
 oom_watcher_attributions_total{result="full",source="cri"} 0
 oom_watcher_attributions_total{result="full",source="index"} 0
 oom_watcher_attributions_total{result="full",source="pod_directory"} 0
@@ -95,11 +101,9 @@ oom_watcher_attributions_total{result="host",source="runtime_file"} 0
 oom_watcher_attributions_total{result="id",source="path"} 0
 oom_watcher_attributions_total{result="none",source="path"} 0
 oom_watcher_attributions_total{result="pod",source="api"} 0
+oom_watcher_attributions_total{result="pod",source="bundle"} 0
 oom_watcher_attributions_total{result="pod",source="pod_directory"} 0
 oom_watcher_attributions_total{result="pod",source="sibling"} 0
-# TYPE oom_watcher_cri_requests counter
-oom_watcher_cri_requests_total{result="answered"} 0
-oom_watcher_cri_requests_total{result="failed"} 0
 # TYPE oom_watcher_series_refused counter
 oom_watcher_series_refused_total 0
 # TYPE oom_watcher_series_evicted counter
@@ -111,6 +115,48 @@ oom_watcher_http_rejected_total{reason="timeout"} 0
 "#,
     );
 }
+
+#[test]
+fn what_is_told_of_names_exists_at_zero_from_the_start() {
+    let page = page(&std::sync::Arc::new(Telemetry::new()));
+    let (_, shown) = page.split_once(NAMES).unwrap();
+    let (shown, _) = shown.split_once(KUBERNETES).unwrap();
+    assert_eq!(
+        shown,
+        r#"oom_watcher_names{state="live"} 0
+oom_watcher_names{state="gone"} 0
+# TYPE oom_watcher_names_scan_age_seconds gauge
+# UNIT oom_watcher_names_scan_age_seconds seconds
+# TYPE oom_watcher_names_scans counter
+oom_watcher_names_scans_total 0
+# TYPE oom_watcher_names_errors counter
+oom_watcher_names_errors_total 0
+# TYPE oom_watcher_names_overflows counter
+oom_watcher_names_overflows_total 0
+# TYPE oom_watcher_names_links counter
+oom_watcher_names_links_total{outcome="ignored"} 0
+oom_watcher_names_links_total{outcome="refused"} 0
+oom_watcher_names_links_total{outcome="evicted"} 0
+# TYPE oom_watcher_names_degraded gauge
+oom_watcher_names_degraded{reason="missing"} 0
+oom_watcher_names_degraded{reason="unreadable"} 0
+oom_watcher_names_degraded{reason="watch_limit"} 0
+oom_watcher_names_degraded{reason="too_many_entries"} 0
+oom_watcher_names_degraded{reason="index_full"} 0
+oom_watcher_names_degraded{reason="other"} 0
+# TYPE oom_watcher_name_searches gauge
+oom_watcher_name_searches 0
+# TYPE oom_watcher_name_searches_refused counter
+oom_watcher_name_searches_refused_total 0
+# TYPE oom_watcher_cri_requests counter
+oom_watcher_cri_requests_total{result="answered"} 0
+oom_watcher_cri_requests_total{result="failed"} 0
+"#
+    );
+}
+
+/// Where the families of names begin.
+const NAMES: &str = "# TYPE oom_watcher_names gauge\n";
 
 #[track_caller]
 fn check_has(telemetry: Telemetry, lines: &[&str]) {
@@ -130,7 +176,7 @@ fn what_is_counted_is_shown() {
     telemetry.set_hook("out_of_memory", "fentry", false);
     telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index);
     telemetry.count_attribution(AttributionResult::Id, AttributionSource::Api);
-    telemetry.set_cri_stats(|| CriStats { answered: 3, failed: 1 });
+    telemetry.set_names(names_state);
     telemetry.set_kills_before_start(7);
     telemetry.set_kills_before_start(8);
     telemetry.set_missed_kills(2);
@@ -148,8 +194,51 @@ fn what_is_counted_is_shown() {
             r#"oom_watcher_cri_requests_total{result="failed"} 1"#,
             "oom_watcher_kills_before_start 7",
             "oom_watcher_missed_kills_total 2",
+            r#"oom_watcher_names{state="live"} 11"#,
+            r#"oom_watcher_names{state="gone"} 12"#,
+            r#"oom_watcher_names_degraded{reason="missing"} 0"#,
+            r#"oom_watcher_names_degraded{reason="watch_limit"} 1"#,
+            "oom_watcher_names_scans_total 16",
+            "oom_watcher_names_errors_total 17",
+            "oom_watcher_names_overflows_total 18",
+            r#"oom_watcher_names_links_total{outcome="ignored"} 15"#,
+            r#"oom_watcher_names_links_total{outcome="refused"} 13"#,
+            r#"oom_watcher_names_links_total{outcome="evicted"} 14"#,
+            "oom_watcher_name_searches 19",
+            "oom_watcher_name_searches_refused_total 20",
         ],
     );
+}
+
+fn names_state() -> NamesState {
+    NamesState {
+        index: Stats {
+            live: 11,
+            gone: 12,
+            last_scan: None,
+            refused: 13,
+            evicted: 14,
+            ignored: 15,
+            scans: 16,
+            errors: 17,
+            overflows: 18,
+        },
+        problem: Some(Problem::WatchLimit),
+        searches: 19,
+        searches_refused: 20,
+        cri: CriStats { answered: 3, failed: 1 },
+    }
+}
+
+#[test]
+fn the_age_of_the_last_scan_is_there_once_there_was_one() {
+    let telemetry = Telemetry::new();
+    let minute_ago = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+    let index = Stats { last_scan: Some(minute_ago), ..Stats::default() };
+    telemetry.set_names(move || NamesState { index, ..NamesState::default() });
+    let page = page(&std::sync::Arc::new(telemetry));
+    let line = page.lines().find_map(|line| line.strip_prefix("oom_watcher_names_scan_age_seconds ")).unwrap();
+    assert!((60.0..90.0).contains(&line.parse::<f64>().unwrap()), "{line}");
 }
 
 #[test]
@@ -236,6 +325,8 @@ fn the_page_is_what_the_families_declare() {
     let telemetry = Telemetry::new();
     telemetry.set_hook("mark_victim", "raw_tp", true);
     telemetry.set_kills_before_start(0);
+    let index = Stats { last_scan: Some(Instant::now()), ..Stats::default() };
+    telemetry.set_names(move || NamesState { index, ..NamesState::default() });
     exposition::check_page(FAMILIES, &page(&std::sync::Arc::new(telemetry)), "");
 }
 

@@ -140,18 +140,16 @@ fn may_lower_oom_score() -> bool {
 }
 
 fn config() -> String {
-    let runtimes: String = HANDLERS
-        .iter()
-        .map(|handler| {
-            let binary = program_path(handler).expect("it was looked for before");
-            let table = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{handler}");
-            format!(
-                "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n[{table}.options]\nBinaryName = \"{}\"\n\
-                 Root = \"{HOME}/{handler}\"\nSystemdCgroup = false\n",
-                binary.display()
-            )
-        })
-        .collect();
+    let runtimes = HANDLERS.map(|handler| {
+        let binary = program_path(handler).expect("it was looked for before");
+        let table = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{handler}");
+        format!(
+            "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n[{table}.options]\nBinaryName = \"{}\"\n\
+             Root = \"{HOME}/{handler}\"\nSystemdCgroup = false\n",
+            binary.display()
+        )
+    });
+    let runtimes = runtimes.concat();
     // The native snapshotter copies: for one small file that is cheap, and it works on any file system of a guest.
     format!(
         "version = 2\nroot = \"{HOME}/root\"\nstate = \"{HOME}/state\"\n\

@@ -14,8 +14,20 @@ use crate::{
     watcher::{Watcher, number, text},
 };
 
-/// Delay in milliseconds and how it was attributed, of every kill by scenario.
-static MEASURED: Mutex<BTreeMap<String, Vec<(f64, String)>>> = Mutex::new(BTreeMap::new());
+/// Every kill of the run, by scenario.
+static MEASURED: Mutex<BTreeMap<String, Vec<Kill>>> = Mutex::new(BTreeMap::new());
+/// When each container got its link, by its id.
+static LINKED: Mutex<BTreeMap<String, jiff::Timestamp>> = Mutex::new(BTreeMap::new());
+
+struct Kill {
+    time: jiff::Timestamp,
+    pid: u64,
+    container_id: Option<String>,
+    /// From the kill to the line, in milliseconds.
+    delay: f64,
+    result: String,
+    source: String,
+}
 
 /// Exactly these many kills in the suite's pods, and then no more. Kills elsewhere on the machine are not looked at.
 #[track_caller]
@@ -42,10 +54,50 @@ fn is_ours(event: &Value) -> bool {
 fn measure(scenario: &str, came: SystemTime, event: &Value) {
     let time: jiff::Timestamp = text(event, "/time").parse().expect("a time");
     let came = jiff::Timestamp::try_from(came).expect("a time of this century");
-    let delay = (came.as_duration() - time.as_duration()).as_secs_f64() * 1000.0;
-    let how = format!("{}/{}", text(event, "/attribution/result"), text(event, "/attribution/source"));
+    let container_id = event.pointer("/kubernetes/container_id").and_then(Value::as_str).map(str::to_owned);
+    let kill = Kill {
+        time,
+        pid: number(event, "/victim/pid"),
+        container_id,
+        delay: (came.as_duration() - time.as_duration()).as_secs_f64() * 1000.0,
+        result: text(event, "/attribution/result").to_owned(),
+        source: text(event, "/attribution/source").to_owned(),
+    };
     let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    measured.entry(scenario.to_owned()).or_default().push((delay, how));
+    measured.entry(scenario.to_owned()).or_default().push(kill);
+}
+
+/// This container has its link from now on.
+pub(crate) fn linked(container_id: &str) {
+    LINKED.lock().unwrap_or_else(PoisonError::into_inner).insert(container_id.to_owned(), jiff::Timestamp::now());
+}
+
+/// What must hold over all kills of the run: each is reported once, and each in a container that was older than its link has
+/// all its names. `counted` is what the kernel counts of the suite's pods, where it does; the error is what does not hold.
+pub(crate) fn over_all(counted: Option<u64>) -> Result<String, String> {
+    let (measured, linked) = (MEASURED.lock(), LINKED.lock());
+    let (measured, linked) =
+        (measured.unwrap_or_else(PoisonError::into_inner), linked.unwrap_or_else(PoisonError::into_inner));
+    let kills: Vec<&Kill> = measured.values().flatten().collect();
+    let victims: BTreeSet<_> = kills.iter().map(|kill| (kill.pid, kill.time)).collect();
+    if victims.len() != kills.len() {
+        return Err(format!("{} kills are reported, of {} victims", kills.len(), victims.len()));
+    }
+    if let Some(counted) = counted.filter(|counted| *counted != kills.len() as u64) {
+        return Err(format!("{} kills are reported, the kernel counts {counted}", kills.len()));
+    }
+    let link_of = |kill: &Kill| linked.get(kill.container_id.as_ref()?);
+    let after = kills.iter().filter(|kill| link_of(kill).is_some_and(|time| *time < kill.time));
+    let (named, unnamed): (Vec<&Kill>, Vec<&Kill>) = after.partition(|kill| kill.result == "full");
+    if !unnamed.is_empty() {
+        return Err(format!("{} kills in containers with a link have not all their names", unnamed.len()));
+    }
+    let kernel = counted.map_or("is not asked", |_| "counts as many");
+    Ok(format!(
+        "{} kills, the kernel {kernel}; {} in containers with a link, all of them named",
+        kills.len(),
+        named.len()
+    ))
 }
 
 /// One line per scenario: kills, time from kill to line, attribution.
@@ -53,11 +105,11 @@ pub(crate) fn measurements() -> String {
     let measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
     let mut lines = String::new();
     for (scenario, kills) in measured.iter() {
-        let mut delays: Vec<f64> = kills.iter().map(|(delay, _)| *delay).collect();
+        let mut delays: Vec<f64> = kills.iter().map(|kill| kill.delay).collect();
         delays.sort_by(f64::total_cmp);
-        let mut how = BTreeMap::<&str, usize>::new();
-        for (_, one) in kills {
-            *how.entry(one).or_default() += 1;
+        let mut how = BTreeMap::<String, usize>::new();
+        for kill in kills {
+            *how.entry(format!("{}/{}", kill.result, kill.source)).or_default() += 1;
         }
         let (median, longest) = (delays[delays.len() / 2], delays[delays.len() - 1]);
         let _ = writeln!(

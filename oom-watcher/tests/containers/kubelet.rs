@@ -19,7 +19,7 @@ use crate::{
     cgroup,
     containerd::{Containerd, log_end},
     cri::{self, Client},
-    image,
+    expect, image,
     pods::{self, Qos},
 };
 
@@ -133,7 +133,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) limit: Option<u64>,
 }
 
-impl<'a> Pod<'a> {
+impl Pod<'_> {
     /// `RunPodSandbox`.
     pub(crate) fn run(&mut self) -> Result<(), Status> {
         let question = cri::RunPodSandboxRequest {
@@ -177,7 +177,7 @@ impl<'a> Pod<'a> {
 
     fn container(&self, spec: Spec, attempt: u32) -> cri::ContainerConfig {
         let shared = text(&self.kubelet.shared());
-        let limit = spec.limit.map_or(0, |limit| limit.cast_signed());
+        let limit = spec.limit.map_or(0, u64::cast_signed);
         // Of kubelets that do not set singleProcessOOMKill.
         let unified = cgroup::hierarchy().v2.then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
         let resources = cri::LinuxContainerResources {
@@ -244,6 +244,7 @@ impl Container<'_> {
     #[track_caller]
     pub(crate) fn link(&self) {
         symlink(&self.log, &self.link).expect("the directory is ours");
+        expect::linked(&self.id);
     }
 
     /// Removes the link, and the log before it.

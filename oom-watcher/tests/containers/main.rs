@@ -32,7 +32,7 @@ use std::{
 
 use containerd::{Containerd, HANDLERS};
 use scenario::Outcome;
-use scenarios::{SCENARIOS, Stage};
+use scenarios::{SCENARIOS, Scenario, Stage};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,15 +49,21 @@ fn main() -> ExitCode {
                 continue;
             }
             let stage = Stage { containerd: &containerd, handler, name };
-            let outcome = match catch_unwind(AssertUnwindSafe(|| (scenario.run)(&stage))) {
-                Ok(()) => Outcome::Passed,
-                Err(_) => Outcome::Failed,
-            };
+            let outcome = play(scenario, &stage);
             machine::result(&stage.name, &outcome);
             match outcome {
                 Outcome::Passed => passed += 1,
-                _ => failed.push(stage.name),
+                Outcome::Failed => failed.push(stage.name),
+                Outcome::Impossible(reason) => println!("{} is not possible here: {reason}", stage.name),
             }
+        }
+    }
+    // A scenario that has failed may have left kills that nobody looked at.
+    match expect::over_all(pods::all_kills().filter(|_| failed.is_empty())) {
+        Ok(summary) => println!("over all: {summary}"),
+        Err(reason) => {
+            println!("over all: FAILED: {reason}");
+            failed.push("over all".to_owned());
         }
     }
     drop(containerd);
@@ -65,4 +71,13 @@ fn main() -> ExitCode {
     let word = if failed.is_empty() && passed > 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {} failed: {}", failed.len(), failed.join(", "));
     if word == "ok" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn play(scenario: &Scenario, stage: &Stage) -> Outcome {
+    match (scenario.possible)() {
+        Ok(()) => {
+            catch_unwind(AssertUnwindSafe(|| (scenario.run)(stage))).map_or(Outcome::Failed, |()| Outcome::Passed)
+        }
+        Err(reason) => Outcome::Impossible(reason),
+    }
 }

@@ -77,6 +77,16 @@ pub(crate) fn oom_kills(path: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
+/// Processes that were killed in all of the suite's pods, those that are gone too. Only v2 counts them at the level above, and
+/// counts the first victim of a group twice.
+pub(crate) fn all_kills() -> Option<u64> {
+    let Hierarchy { mount, v2 } = hierarchy();
+    let text = fs::read_to_string(mount.join("kubepods/memory.events")).ok().filter(|_| v2)?;
+    let count = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    // Kernels before 5.17 do not count groups.
+    Some(count("oom_kill ")? - count("oom_group_kill ")?)
+}
+
 /// Memory that a cgroup has; 0 when it is gone.
 pub(crate) fn usage(path: &str) -> u64 {
     let Hierarchy { mount, v2 } = hierarchy();

@@ -1,10 +1,13 @@
 //! The kills, each with what the agent must say of it.
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime, clock_settime};
 use serde_json::Value;
 
 use crate::{
@@ -16,6 +19,7 @@ use crate::{
     },
     kubelet::{Container, Kubelet, Pod, Spec},
     pods::{self, Qos},
+    scenario::anywhere,
     watcher::{Watcher, number, text},
 };
 
@@ -35,6 +39,8 @@ const IDLE: &str = "exec sleep 1000";
 #[derive(Clone, Copy)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
+    /// Whether this machine can have it; the reason why not.
+    pub(crate) possible: fn() -> Result<(), String>,
     pub(crate) run: fn(&Stage),
 }
 
@@ -47,21 +53,22 @@ pub(crate) struct Stage<'a> {
 }
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "one-container", run: one_container },
-    Scenario { name: "guaranteed", run: guaranteed },
-    Scenario { name: "a-child-only", run: a_child_only },
-    Scenario { name: "at-the-start", run: at_the_start },
-    Scenario { name: "before-the-link", run: before_the_link },
-    Scenario { name: "in-the-sandbox", run: in_the_sandbox },
-    Scenario { name: "restart-loop", run: restart_loop },
-    Scenario { name: "pod-removed-at-once", run: pod_removed_at_once },
-    Scenario { name: "thirty-at-once", run: thirty_at_once },
-    Scenario { name: "init-and-ephemeral", run: init_and_ephemeral },
-    Scenario { name: "the-pods-limit", run: the_pods_limit },
-    Scenario { name: "nobody-knows-it", run: nobody_knows_it },
-    Scenario { name: "a-sibling-is-known", run: a_sibling_is_known },
-    Scenario { name: "the-runtime-knows-it", run: the_runtime_knows_it },
-    Scenario { name: "zero-series", run: zero_series },
+    Scenario { name: "one-container", possible: anywhere, run: one_container },
+    Scenario { name: "guaranteed", possible: anywhere, run: guaranteed },
+    Scenario { name: "a-child-only", possible: anywhere, run: a_child_only },
+    Scenario { name: "at-the-start", possible: anywhere, run: at_the_start },
+    Scenario { name: "before-the-link", possible: anywhere, run: before_the_link },
+    Scenario { name: "in-the-sandbox", possible: anywhere, run: in_the_sandbox },
+    Scenario { name: "restart-loop", possible: anywhere, run: restart_loop },
+    Scenario { name: "pod-removed-at-once", possible: anywhere, run: pod_removed_at_once },
+    Scenario { name: "thirty-at-once", possible: anywhere, run: thirty_at_once },
+    Scenario { name: "init-and-ephemeral", possible: anywhere, run: init_and_ephemeral },
+    Scenario { name: "the-pods-limit", possible: anywhere, run: the_pods_limit },
+    Scenario { name: "nobody-knows-it", possible: anywhere, run: nobody_knows_it },
+    Scenario { name: "a-sibling-is-known", possible: anywhere, run: a_sibling_is_known },
+    Scenario { name: "the-runtime-knows-it", possible: anywhere, run: the_runtime_knows_it },
+    Scenario { name: "zero-series", possible: anywhere, run: zero_series },
+    Scenario { name: "the-clock-is-set", possible: in_a_guest, run: the_clock_is_set },
 ];
 
 impl Stage<'_> {
@@ -390,4 +397,36 @@ fn wait_for_series(watcher: &Watcher, container: &Container) {
         thread::sleep(Duration::from_millis(100));
     }
     assert_counted(watcher, container, 0);
+}
+
+/// A machine whose clock may be set.
+fn in_a_guest() -> Result<(), String> {
+    Path::new("/suite").exists().then_some(()).ok_or_else(|| "the clock of a machine in use is not set".to_owned())
+}
+
+/// Ahead by more than names of gone containers are kept, and back: names age by another clock.
+fn the_clock_is_set(stage: &Stage) {
+    let kubelet = stage.kubelet();
+    let watcher = watch(&kubelet);
+    let pod = kubelet.run_pod("punctual", Qos::Burstable, Some(LIMIT));
+    for (attempt, hours) in [(0, 1), (1, -1)] {
+        let container = pod.run_container(spec("app", ON_SIGNAL), attempt);
+        thread::sleep(Duration::from_millis(100));
+        container.unlink();
+        thread::sleep(Duration::from_millis(100));
+        set_clock(hours);
+        let go = kubelet.shared().join("go");
+        fs::write(&go, "").expect("the directory is ours");
+        let kill = stage.kill(&watcher);
+        assert_full(&kill, &container, "index");
+        assert_counted(&watcher, &container, u64::from(attempt) + 1);
+        fs::remove_file(go).expect("the directory is ours");
+    }
+}
+
+#[track_caller]
+fn set_clock(hours: i64) {
+    let mut time = clock_gettime(ClockId::Realtime);
+    time.tv_sec += hours * 3600;
+    clock_settime(ClockId::Realtime, time).expect("the clock of a guest can be set");
 }

@@ -16,8 +16,8 @@ use super::{Options, privileges::Page, proof::Proof};
 use crate::{
     apt, paths, process,
     vm::{
-        guest::{self, Program},
-        initramfs,
+        guest,
+        initramfs::{self, Content, Entry},
         kernels::{self, Arch, Kernel},
         qemu,
     },
@@ -26,6 +26,8 @@ use crate::{
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "busybox-static,crun,iproute2,python3,runc";
 const PAGES: &str = "tests/chart/fixtures";
+/// In MiB: the system lies in memory twice, packed and unpacked.
+const MEMORY: u32 = 1024;
 /// Emulated, on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_mins(20);
 
@@ -62,6 +64,7 @@ fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: Option<&Str
         kernel: &image.file,
         initramfs,
         cgroup_v1: kernel.cgroup_v1,
+        memory: MEMORY,
         arguments: &arguments,
         time_limit: TIME_LIMIT,
     };
@@ -109,14 +112,10 @@ fn initramfs(proof: &Proof, folder: &Path) -> Result<PathBuf> {
     )?;
     let archive = folder.join(format!("guest-{arch}.cpio"));
     let shell = paths::workspace().join("tests/image/guest.sh");
-    let files = [
-        guest::init(arch)?,
-        Program { path: "bin/busybox", file: busybox },
-        Program { path: "suite/image", file: shell },
-        Program { path: "system.tar", file: system },
-        Program { path: "proof.tar", file: tests },
-    ];
-    initramfs::write(&archive, &files)?;
+    let files = [("bin/busybox", busybox), ("suite/image", shell), ("system.tar", system), ("proof.tar", tests)];
+    let mut entries = vec![guest::init(arch)?];
+    entries.extend(files.map(|(path, file)| Entry { path: path.to_owned(), content: Content::Program(file) }));
+    initramfs::write(&archive, &entries)?;
     Ok(archive)
 }
 

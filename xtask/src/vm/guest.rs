@@ -1,4 +1,4 @@
-//! The programs of a guest, built static so that a guest needs no library.
+//! What a guest runs: its first process, the agent and one suite, all of them static.
 
 use std::{
     env,
@@ -9,34 +9,63 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::kernels::Arch;
+use super::{
+    initramfs::{Content, Entry},
+    kernels::Arch,
+    runtimes,
+};
 use crate::{process, toolchain::Nightly};
 
 /// Between development (slow under emulation) and release (slow to build).
 const PROFILE: &str = "guest";
 
-/// A program and its place in the guest.
-pub(crate) struct Program {
-    /// Without the leading slash.
-    pub(crate) path: &'static str,
-    pub(crate) file: PathBuf,
+/// The tests that a guest runs.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Suite {
+    /// Kills in cgroups of the suite's own
+    Kernel,
+    /// Kills in containers of Debian's containerd, runc and crun
+    Containers,
+}
+
+impl Suite {
+    /// The agent's integration test.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Containers => "containers",
+        }
+    }
+
+    /// What its guest's machine has, in MiB. containerd and what it starts lie in memory, and so does the image.
+    pub(crate) const fn memory(self) -> u32 {
+        match self {
+            Self::Kernel => 1024,
+            Self::Containers => 2048,
+        }
+    }
 }
 
 /// Builds the first process of a guest of `arch`.
-pub(crate) fn init(arch: Arch) -> Result<Program> {
+pub(crate) fn init(arch: Arch) -> Result<Entry> {
     let built = artifacts(arch, &["build", "--package", "vm-init"])?;
-    Ok(Program { path: "init", file: executable(&built, "vm-init", "bin")? })
+    Ok(Entry { path: "init".to_owned(), content: Content::Program(executable(&built, "vm-init", "bin")?) })
 }
 
-/// Builds what a guest of `arch` consists of: the first process, the agent, and the agent's integration test of the kernel.
-pub(crate) fn build(arch: Arch) -> Result<Vec<Program>> {
+/// Builds or gets what the root file system of a guest of `arch` holds.
+pub(crate) fn build(arch: Arch, suite: Suite) -> Result<Vec<Entry>> {
     // It builds the agent too, as for every integration test.
-    let suite = artifacts(arch, &["test", "--no-run", "--package", "oom-watcher", "--test", "kernel"])?;
-    Ok(vec![
-        init(arch)?,
-        Program { path: "bin/oom-watcher", file: executable(&suite, "oom-watcher", "bin")? },
-        Program { path: "suite/kernel", file: executable(&suite, "kernel", "test")? },
-    ])
+    let test = artifacts(arch, &["test", "--no-run", "--package", "oom-watcher", "--test", suite.name()])?;
+    let programs = [
+        ("bin/oom-watcher".to_owned(), executable(&test, "oom-watcher", "bin")?),
+        (format!("suite/{}", suite.name()), executable(&test, suite.name(), "test")?),
+    ];
+    let mut entries = vec![init(arch)?];
+    entries.extend(programs.map(|(path, file)| Entry { path, content: Content::Program(file) }));
+    if suite == Suite::Containers {
+        entries.extend(runtimes::provide(arch)?);
+    }
+    Ok(entries)
 }
 
 /// Runs cargo and gives its messages.

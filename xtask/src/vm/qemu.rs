@@ -36,6 +36,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) cgroup_v1: bool,
+    /// In MiB.
+    pub(crate) memory: u32,
     /// Arguments of the suite.
     pub(crate) arguments: &'a [String],
     pub(crate) time_limit: Duration,
@@ -71,7 +73,8 @@ impl Guest<'_> {
             Arch::Arm64 => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "max,pauth-impdef=on"], "ttyAMA0"),
         };
         let mut command = Command::new(program);
-        command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-no-reboot"]);
+        command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-no-reboot"]);
+        command.args(["-m", &self.memory.to_string()]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         // Quiet: the kernel's lines about each kill would cut through those of the suite. A panic is printed all the same.

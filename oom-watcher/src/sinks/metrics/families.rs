@@ -87,8 +87,8 @@ pub(super) static POD: Family = Family {
     kind: MetricType::Info,
     unit: None,
     labels: &["node", "namespace", "pod", "owner_kind", "owner_name"],
-    help: "Pod of a kill with its controller, as the Kubernetes API knows it: joins the other series by namespace and pod. \
-           No controller: owner_kind and owner_name are empty.",
+    help: "Pod of a kill with its controller, as the Kubernetes API knows it: joins the other series by namespace and pod, \
+           also where they have the pod's UID for a name. No controller: owner_kind and owner_name are empty.",
     absent: "No kill in that pod since the watcher started, or --kubernetes-enrichment is off, or the API did not answer, \
              or the pod has no other series any more, or --max-series left no room.",
 };

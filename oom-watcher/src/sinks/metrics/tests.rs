@@ -365,6 +365,22 @@ fn a_pod_has_its_owner_as_long_as_it_has_other_series() {
 }
 
 #[test]
+fn a_pod_that_only_the_api_could_name_has_its_owner_under_its_uid() {
+    let setup = setup(false, 5000);
+    let mut unnamed = full();
+    let kubernetes = unnamed.kubernetes.as_mut().unwrap();
+    (kubernetes.namespace, kubernetes.pod, kubernetes.container) = (None, None, None);
+    let mut enrichment = enrichment();
+    enrichment.kubernetes.pod_uid.clone_from(&kubernetes.pod_uid);
+    let uid = kubernetes.pod_uid.clone();
+    setup.observe(&unnamed);
+    setup.metrics.enrich(&enrichment);
+    let pod = format!(r#"oom_pod_info{{node="worker-1",namespace="",pod="{uid}","#);
+    setup.check_has(&format!(r#"{pod}owner_kind="Deployment",owner_name="cart"}} 1"#));
+    assert_eq!(setup.samples().iter().filter(|line| line.starts_with("oom_pod_info")).count(), 1);
+}
+
+#[test]
 fn the_limit_of_series_holds_for_owners_too() {
     let setup = setup(false, 100);
     for container in 0..9 {
