@@ -30,6 +30,7 @@ use crate::{
         counters::Counters,
         facts::{Facts, Roots},
         load::{self, HookStatus, LoadError, Loaded},
+        memory,
         plan::{self, Plan, PlanError, SwapCounter},
         reader::Reader,
     },
@@ -105,7 +106,6 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let (plan, loaded) = attach(config.ring_buffer_bytes)?;
     // Before any other thread exists: each would keep the capabilities that it was started with.
     privileges::drop_all().map_err(RunError::Privileges)?;
-    load::trim_heap();
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_hooks(&hooks, &telemetry);
     health.set_attached(true);
@@ -144,6 +144,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         first: None,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
+    memory::give_back();
     let (ended, sinks) = pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;
     drop(programs);
     info!(?ended, "Ending");

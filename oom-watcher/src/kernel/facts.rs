@@ -9,8 +9,10 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 pub use cgroup::MemoryCgroup;
 pub use symbols::{Symbol, Symbols};
@@ -147,13 +149,14 @@ impl Facts {
         let mountinfo = text(&roots.proc.join("self/mountinfo"));
         let memberships = text(&roots.proc.join("self/cgroup"));
         let memory_cgroup = cgroup::memory_cgroup(&mountinfo, &memberships);
+        let (btf, symbols) = btf_and_symbols(roots);
         Self {
             kernel_release: text(&roots.proc.join("sys/kernel/osrelease")).map(|release| release.trim().to_owned()),
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             page_size: rustix::param::page_size(),
             possible_cpus: possible_cpus(&roots.sys.join("devices/system/cpu/possible")),
-            btf: btf(&roots.sys.join("kernel/btf/vmlinux")),
-            symbols: Symbols::read(&roots.proc.join("kallsyms")),
+            btf,
+            symbols,
             kprobe_pmu: kprobe_pmu(&roots.sys.join("bus/event_source/devices")),
             perf_event_paranoid: number(&roots.proc.join("sys/kernel/perf_event_paranoid")),
             capabilities: capabilities(),
@@ -164,6 +167,16 @@ impl Facts {
             swap_total: swap_total(&roots.proc.join("meminfo")),
         }
     }
+}
+
+/// The two that take long, at the same time: the kernel needs some 50 ms to write its symbols, we half of that for BTF. The
+/// second thread is gone when this returns.
+fn btf_and_symbols(roots: &Roots) -> (Result<Btf, BtfUnavailable>, Symbols) {
+    thread::scope(|scope| {
+        let symbols = scope.spawn(|| Symbols::read(&roots.proc.join("kallsyms")));
+        let btf = btf(&roots.sys.join("kernel/btf/vmlinux"));
+        (btf, symbols.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// A whole file of a size that the kernel keeps small.

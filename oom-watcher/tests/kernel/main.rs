@@ -10,6 +10,7 @@ mod cgroup;
 mod command;
 mod hog;
 mod machine;
+mod memory;
 mod odd;
 mod scenario;
 mod victims;
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == hog::WORD) {
         return hog::main(&arguments[1..]);
     }
-    let scenarios: Vec<Scenario> = [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS].concat();
+    let scenarios: Vec<Scenario> =
+        [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS, memory::SCENARIOS].concat();
     let chosen: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))

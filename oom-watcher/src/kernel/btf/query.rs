@@ -153,17 +153,20 @@ impl Btf {
         enums.find_map(|ty| self.enumerator_in(ty, name).transpose()).unwrap_or_else(|| Err(missing()))
     }
 
-    /// What the function `name` takes.
-    pub fn function(&self, name: &str) -> Result<Vec<ArgKind>, BtfError> {
+    /// The function `name`, the first of several, and what all of them take.
+    pub fn function(&self, name: &str) -> Result<(TypeId, Vec<ArgKind>), BtfError> {
         let no_function = || BtfError::NoType { kind: "function", name: name.to_owned() };
         let mut functions = self.named(name).filter(|ty| ty.kind == Kind::Func);
-        let args = self.arguments(functions.next().ok_or_else(no_function)?.size_or_ref)?;
+        let function = functions.next().ok_or_else(no_function)?;
+        let args = self.arguments(function.size_or_ref)?;
+        let mut first = function.id;
         for other in functions {
             if self.arguments(other.size_or_ref)? != args {
                 return Err(BtfError::Ambiguous { path: name.to_owned() });
             }
+            first = first.min(other.id);
         }
-        Ok(args)
+        Ok((TypeId(first), args))
     }
 
     /// What the raw tracepoint `name` gives to a program; an error when BTF does not describe it.

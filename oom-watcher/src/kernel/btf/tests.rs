@@ -196,6 +196,7 @@ fn arguments_of_functions_and_tracepoints() {
     let task = b.pointer(task);
     let text = b.pointer(int);
     let by_value = b.structure("s", 4, &[("x", int, 0)]);
+    let f = b.function("f", &[task, text, int, by_value]);
     b.function("f", &[task, text, int, by_value]);
     b.tracepoint("t", &[task, int]);
     b.typedef("btf_trace_number", int);
@@ -203,10 +204,8 @@ fn arguments_of_functions_and_tracepoints() {
     b.function("twice", &[task]);
     let btf = parse(b);
     let pointer = |to: &str| ArgKind::Pointer(to.to_owned());
-    assert_eq!(
-        btf.function("f"),
-        Ok(vec![pointer("task_struct"), pointer(""), ArgKind::Int { size: 4 }, ArgKind::Other])
-    );
+    let args = vec![pointer("task_struct"), pointer(""), ArgKind::Int { size: 4 }, ArgKind::Other];
+    assert_eq!(btf.function("f"), Ok((TypeId(f), args)));
     assert_eq!(btf.raw_tracepoint_args("t"), Ok(vec![pointer("task_struct"), ArgKind::Int { size: 4 }]));
     assert!(matches!(btf.raw_tracepoint_args("number"), Err(BtfError::NotA { .. })));
     assert_eq!(btf.function("twice"), Err(BtfError::Ambiguous { path: "twice".to_owned() }));

@@ -14,7 +14,7 @@ const BUFFER_LEN: usize = 1 << 16;
 pub enum Symbol {
     /// Its address.
     Address(u64),
-    /// It is there, but addresses are shown as zero (`kptr_restrict`).
+    /// Addresses are shown as zero (`kptr_restrict`).
     Hidden,
     /// The kernel has no such symbol.
     Absent,
@@ -54,6 +54,12 @@ impl Symbols {
             if self.per_cpu_offset != Symbol::Absent && self.stats_index != Symbol::Absent {
                 break;
             }
+            if is_hidden_start(&line) {
+                for symbol in [&mut self.per_cpu_offset, &mut self.stats_index] {
+                    *symbol = Symbol::Hidden;
+                }
+                break;
+            }
             line.clear();
         }
         Ok(())
@@ -77,4 +83,11 @@ impl Symbols {
             None => *slot = Symbol::Unread(Unread(format!("cannot understand {:?}", String::from_utf8_lossy(line)))),
         }
     }
+}
+
+/// Whether this is the symbol near the head of the table that cannot be at address zero, and is shown there: then all of them
+/// are, and the rest of the table, which takes the kernel some 50 ms to write, has nothing for us.
+fn is_hidden_start(line: &[u8]) -> bool {
+    line.strip_suffix(b"\n").is_some_and(|line| line.ends_with(b" _stext"))
+        && line.split(|&byte| byte == b' ').next().is_some_and(|address| address.iter().all(|&digit| digit == b'0'))
 }

@@ -97,7 +97,7 @@ fn every_file_is_read_from_its_place() {
 fn this_machine_gives_facts() {
     let facts = Facts::probe(&Roots::default());
     let cpus = facts.possible_cpus.unwrap().count as usize;
-    assert!(cpus >= std::thread::available_parallelism().unwrap().get(), "{cpus} CPUs");
+    assert!(cpus >= thread::available_parallelism().unwrap().get(), "{cpus} CPUs");
     assert!(facts.page_size.is_power_of_two());
     assert_eq!(facts.machine, std::env::consts::ARCH);
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -195,6 +195,15 @@ mod symbols {
         let table = b"0000000000000000 D __per_cpu_offset\n0000000000000000 T other\n";
         assert_eq!(read(table), (Symbol::Hidden, Symbol::Absent));
         assert_eq!(read(b""), (Symbol::Absent, Symbol::Absent));
+    }
+
+    #[test]
+    fn where_all_addresses_are_hidden_the_rest_is_not_read() {
+        let hidden = b"0000000000000000 A fixed_percpu_data\n0000000000000000 T _stext\n(null) D __per_cpu_offset\n";
+        assert_eq!(read(hidden), (Symbol::Hidden, Symbol::Hidden));
+        let shown = b"0000000000000000 A fixed_percpu_data\nffffffff81000000 T _stext\n\
+            ffffffff82a00010 D __per_cpu_offset\n";
+        assert_eq!(read(shown), (Symbol::Address(0xffff_ffff_82a0_0010), Symbol::Absent));
     }
 
     #[test]

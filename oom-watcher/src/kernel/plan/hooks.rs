@@ -2,7 +2,7 @@
 
 use oom_watcher_common::layout::{ABSENT, Layout};
 
-use crate::kernel::btf::{ArgKind, Btf};
+use crate::kernel::btf::{ArgKind, Btf, TypeId};
 use crate::kernel::facts::Facts;
 
 /// A place in the kernel that a program is attached to.
@@ -85,11 +85,13 @@ pub struct HookPlan {
     pub methods: Vec<Method>,
     /// What not to try.
     pub ruled_out: Vec<RuledOut>,
+    /// The function that the hook is on, in the kernel's BTF: fentry asks for it by number.
+    pub function: Option<TypeId>,
 }
 
 impl HookPlan {
     fn new(hook: Hook, methods: impl IntoIterator<Item = (Method, Result<(), String>)>) -> Self {
-        let mut plan = Self { hook, methods: Vec::new(), ruled_out: Vec::new() };
+        let mut plan = Self { hook, methods: Vec::new(), ruled_out: Vec::new(), function: None };
         for (method, verdict) in methods {
             match verdict {
                 Ok(()) => plan.methods.push(method),
@@ -116,14 +118,16 @@ pub(super) fn plan(facts: &Facts, btf: &Btf, layout: &Layout) -> Vec<HookPlan> {
 }
 
 /// Entry and return of a function.
-fn function(hook: Hook, described: Result<(), Undescribed>, kprobe: Result<(), String>) -> HookPlan {
+fn function(hook: Hook, described: Result<TypeId, Undescribed>, kprobe: Result<(), String>) -> HookPlan {
     // BTF of some kernels has only global functions, so one that it lacks can still be there for a kprobe; one that it
     // describes otherwise is another function.
     let kprobe = match &described {
         Err(Undescribed::Otherwise(reason)) => Err(reason.clone()),
-        Ok(()) | Err(Undescribed::Absent(_)) => kprobe,
+        Ok(_) | Err(Undescribed::Absent(_)) => kprobe,
     };
-    HookPlan::new(hook, [(Method::Fentry, described.map_err(Undescribed::into_reason)), (Method::Kprobe, kprobe)])
+    let function = described.as_ref().ok().copied();
+    let fentry = described.map(|_| ()).map_err(Undescribed::into_reason);
+    HookPlan { function, ..HookPlan::new(hook, [(Method::Fentry, fentry), (Method::Kprobe, kprobe)]) }
 }
 
 /// Why a function's description does not serve.
@@ -142,11 +146,11 @@ impl Undescribed {
     }
 }
 
-/// Whether BTF has the function `name`, and its first argument points to this structure.
-fn takes(btf: &Btf, name: &str, structure: &str) -> Result<(), Undescribed> {
-    let args = btf.function(name).map_err(|error| Undescribed::Absent(error.to_string()))?;
+/// Where BTF has the function `name`, whose first argument has to point to this structure.
+fn takes(btf: &Btf, name: &str, structure: &str) -> Result<TypeId, Undescribed> {
+    let (function, args) = btf.function(name).map_err(|error| Undescribed::Absent(error.to_string()))?;
     match args.first() {
-        Some(ArgKind::Pointer(to)) if to == structure => Ok(()),
+        Some(ArgKind::Pointer(to)) if to == structure => Ok(function),
         _ => Err(Undescribed::Otherwise(format!("{name} takes {args:?}, which is not known"))),
     }
 }
