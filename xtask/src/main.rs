@@ -5,16 +5,19 @@
 mod apt;
 mod bpf_linker;
 mod btf_excerpt;
+mod cargo_tool;
 mod deny;
 mod deps;
 mod docs;
 mod ebpf;
 mod ebpf_object;
+mod fuzz;
 mod image;
 mod kernel_support;
 mod paths;
 mod process;
 mod release;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -58,6 +61,10 @@ enum Task {
     Chart,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
+    /// Feeds the parsers of what strangers write with input that nobody would think of
+    Fuzz(fuzz::Options),
+    /// Watches hours of mixed load, and closes the account
+    Soak(soak::Options),
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -86,6 +93,8 @@ fn run(task: &Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Chart => process::run(&mut std::process::Command::new(paths::workspace().join("tests/chart/run.sh"))),
         Task::Deny => deny::run(),
+        Task::Fuzz(options) => fuzz::run(options),
+        Task::Soak(options) => soak::run(options),
         Task::Test(options) => test::run(options),
     }
 }
