@@ -5,7 +5,7 @@ use std::{collections::HashMap, process::ExitCode};
 use serde_json::Value;
 
 use crate::{
-    machine,
+    cgroup, machine,
     watcher::{Watcher, number, text},
 };
 
@@ -52,6 +52,8 @@ impl Holdings {
 pub(super) struct Account {
     kills: HashMap<Kill, Entry>,
     enrichments: u64,
+    /// Kills on this machine that the soak has nothing to do with.
+    of_others: u64,
     kernel_before: u64,
     kernel_after: u64,
     start: Holdings,
@@ -79,7 +81,12 @@ impl Account {
                 self.enrichments += 1;
                 continue;
             }
-            let kill = (text(&line, "/cgroup/path").to_owned(), number(&line, "/victim/tgid"));
+            let path = text(&line, "/cgroup/path");
+            if !cgroup::is_own(path) {
+                self.of_others += 1;
+                continue;
+            }
+            let kill = (path.to_owned(), number(&line, "/victim/tgid"));
             let entry = self.kills.entry(kill).or_default();
             entry.reported += 1;
             entry.full |= line["attribution"]["result"] == "full";
@@ -109,7 +116,11 @@ impl Account {
         let unexplained = count(|entry| !entry.made);
         let unnamed = count(|entry| entry.named && !entry.full);
         let lost: u64 = self.lost.iter().map(|(_, lost)| lost).sum();
-        println!("kills made {made}, by the kernel's count {}", self.kernel_after - self.kernel_before);
+        println!(
+            "kills made {made}, of others {}, by the kernel's count {}",
+            self.of_others,
+            self.kernel_after - self.kernel_before
+        );
         println!(
             "reported {}, duplicates {duplicates}, unreported {unreported}, unexplained {unexplained}",
             made - unreported

@@ -105,7 +105,9 @@ impl Pods {
     /// A container that has no link: its pod is known by its UID alone.
     pub(super) fn unnamed(&mut self) -> Cgroup {
         self.number += 1;
-        self.qos.child(&format!("pod00000000-0000-4000-9000-{:012x}", self.number))
+        let pod = self.qos.child(&format!("pod00000000-0000-4000-9000-{:012x}", self.number));
+        pod.limit(super::LIMIT);
+        pod
     }
 
     /// Another step is done.
