@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{paths, process};
+use crate::{cargo_tool, paths, process};
 
 const VERSION: &str = "0.20.2";
 /// Each has its own lock file.
@@ -12,7 +12,7 @@ const WORKSPACES: [&str; 2] = ["Cargo.toml", "oom-watcher-ebpf/Cargo.toml"];
 
 /// Checks every workspace against deny.toml.
 pub(crate) fn run() -> Result<()> {
-    let program = provide()?;
+    let program = cargo_tool::provide("cargo-deny", VERSION)?;
     let with_advisories = match process::output(deny(&program, WORKSPACES[0]).args(["fetch", "db"])) {
         Ok(_) => true,
         Err(error) => {
@@ -37,18 +37,4 @@ fn deny(program: &PathBuf, workspace: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(paths::workspace()).args(["--all-features", "--manifest-path", workspace]);
     command
-}
-
-/// The program from the cache, built (some minutes) when it is not there.
-fn provide() -> Result<PathBuf> {
-    let root = paths::cache("cargo-deny")?.join(VERSION);
-    let program = root.join("bin/cargo-deny");
-    if !program.is_file() {
-        eprintln!("building cargo-deny {VERSION} into {}", root.display());
-        let mut install = Command::new("cargo");
-        install.args(["install", "cargo-deny", "--version", VERSION, "--locked", "--no-track", "--root"]).arg(&root);
-        install.env_remove("CARGO_TARGET_DIR");
-        process::run(&mut install).context("cannot build cargo-deny")?;
-    }
-    Ok(program)
 }

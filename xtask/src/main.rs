@@ -5,16 +5,19 @@
 mod apt;
 mod bpf_linker;
 mod btf_excerpt;
+mod cargo_tool;
 mod deny;
 mod deps;
 mod docs;
 mod ebpf;
 mod ebpf_object;
+mod fuzz;
 mod image;
 mod kernel_support;
 mod paths;
 mod process;
 mod release;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -62,6 +65,10 @@ enum Task {
     Deny,
     /// Has a container killed on the cluster of KUBECONFIG, and checks what the agent there makes of it
     E2e,
+    /// Feeds the parsers of what strangers write with input that nobody would think of
+    Fuzz(fuzz::Options),
+    /// Watches hours of mixed load, and closes the account
+    Soak(soak::Options),
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -92,6 +99,8 @@ fn run(task: &Task) -> Result<()> {
         Task::Workflows => script(".github/lint.sh"),
         Task::Deny => deny::run(),
         Task::E2e => test::run_e2e(),
+        Task::Fuzz(options) => fuzz::run(options),
+        Task::Soak(options) => soak::run(options),
         Task::Test(options) => test::run(options),
     }
 }

@@ -54,6 +54,7 @@ const STEPS: &[Step] = &[
     step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
+    step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("image", &[Need::Root, Need::Program("buildah"), Need::Program("mmdebstrap")], &["xtask", "image"]),

@@ -4,7 +4,9 @@
 //! of this. What is already there is used; nothing is installed twice.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -49,10 +51,15 @@ impl Nightly {
         Ok(nightly)
     }
 
-    /// Cargo of this toolchain, free of the flags and the toolchain of the cargo that started this program.
+    /// Cargo of this toolchain.
     pub(crate) fn cargo(&self) -> Command {
+        self.run("cargo")
+    }
+
+    /// A program that finds this toolchain, free of the flags and the toolchain of the cargo that started this one.
+    pub(crate) fn run(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("rustup");
-        command.args(["run", &self.name, "cargo"]);
+        command.args(["run", &self.name]).arg(program);
         for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO"] {
             command.env_remove(name);
         }

@@ -34,6 +34,11 @@ pub(crate) fn hierarchy() -> Hierarchy {
     panic!("no memory cgroup hierarchy is mounted");
 }
 
+/// Whether a path is that of a cgroup of this run.
+pub(crate) fn is_own(path: &str) -> bool {
+    path.starts_with(&format!("/oom-test-{}-", std::process::id()))
+}
+
 /// cgroup v2; the reason why a scenario is not for v1.
 pub(crate) fn v2() -> Result<(), String> {
     if hierarchy().v2 { Ok(()) } else { Err("memory cgroups are v1 here".to_owned()) }

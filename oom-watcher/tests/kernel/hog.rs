@@ -106,6 +106,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         Some("thread") => fill_in_thread(bytes),
         Some("leader-exits") => fill_without_leader(bytes),
         Some("group") => fill_with_members(bytes, argument(2)),
+        Some("crowd") => fill_with_crowd(bytes, argument(2)),
         Some("shared-mm") => fill_with_sharer(bytes),
         Some("exits") => exit_with_thread(bytes),
         other => panic!("no such hog: {other:?}"),
@@ -200,6 +201,26 @@ fn fill_with_members(bytes: usize, members: usize) {
         .collect();
     fill(bytes);
     drop(children);
+}
+
+/// Forks members that have nothing of their own and do nothing; when told to, takes memory.
+fn fill_with_crowd(bytes: usize, members: usize) {
+    for _ in 0..members {
+        // SAFETY: this process has one thread, and the child calls nothing but async-signal-safe functions.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: takes no pointer; the member shall not outlive the process that made it.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                // SAFETY: takes no pointer.
+                unsafe { libc::pause() };
+            }
+        }
+    }
+    say("crowded");
+    wait_for_go();
+    fill(bytes);
 }
 
 /// A second process that shares the memory (`CLONE_VM` without `CLONE_THREAD`) and does nothing.

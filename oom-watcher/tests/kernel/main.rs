@@ -4,15 +4,18 @@
 //! made in memory-limited cgroups of its own, events are read from standard output, counters from /metrics. A scenario that
 //! a machine cannot have (no cgroup v2, not a guest) is printed with its reason and counted apart, never passed.
 //!
-//! Without arguments all scenarios run; arguments are parts of names. Plain `cargo test` does not run it: it needs root.
+//! Without arguments all scenarios run; arguments are parts of names; `--soak MINUTES`
+//! is one long run under mixed load instead. Plain `cargo test` does not run it: it needs root.
 
 mod cgroup;
 mod command;
 mod hog;
+mod load;
 mod machine;
 mod memory;
 mod odd;
 mod scenario;
+mod soak;
 mod victims;
 mod watcher;
 mod world;
@@ -26,8 +29,12 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == hog::WORD) {
         return hog::main(&arguments[1..]);
     }
+    if arguments.first().is_some_and(|first| first == soak::WORD) {
+        return soak::main(&arguments[1..]);
+    }
     let scenarios: Vec<Scenario> =
-        [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS, memory::SCENARIOS].concat();
+        [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, load::SCENARIOS, command::SCENARIOS, memory::SCENARIOS]
+            .concat();
     let chosen: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))

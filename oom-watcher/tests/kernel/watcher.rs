@@ -12,10 +12,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use jsonschema::Validator;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::machine;
+use crate::{cgroup::Cgroup, machine};
 
 /// A guest under software emulation takes seconds to load the programs.
 const START: Duration = Duration::from_secs(90);
@@ -42,6 +43,38 @@ impl Watcher {
     /// Starts it with more arguments than it needs, and waits until it watches.
     #[track_caller]
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::start_with_environment(arguments, &[])
+    }
+
+    /// Starts it with more arguments and environment variables than it needs, and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start_with_environment(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut watcher = Self::spawn(arguments, environment);
+        watcher.read_lines();
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
+    /// Starts it in a cgroup, and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start_in(cgroup: &Cgroup) -> Self {
+        let mut watcher = Self::spawn(&[], &[]);
+        cgroup.admit(watcher.pid());
+        watcher.read_lines();
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
+    /// Starts it and waits until it watches; its standard output stays unread until [`Self::read_lines`].
+    #[track_caller]
+    pub(crate) fn start_unread() -> Self {
+        let mut watcher = Self::spawn(&[], &[]);
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
+    #[track_caller]
+    fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(machine::agent())
             .args([
                 "--output",
@@ -55,24 +88,13 @@ impl Watcher {
             ])
             .args(arguments)
             .env_remove("RUST_LOG")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent starts");
-        let stdout = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
-        let (event_sender, events) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let came = SystemTime::now();
-                let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
-                assert_schema(&event);
-                if event_sender.send((came, event)).is_err() {
-                    break;
-                }
-            }
-        });
         let (log_sender, log) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
@@ -81,9 +103,25 @@ impl Watcher {
                 }
             }
         });
-        let mut watcher = Self { child, events, log, port: 0 };
-        watcher.port = watcher.wait_for_port();
-        watcher
+        let (_, events) = channel();
+        Self { child, events, log, port: 0 }
+    }
+
+    /// Begins to read its standard output.
+    pub(crate) fn read_lines(&mut self) {
+        let stdout = self.child.stdout.take().expect("it is piped, and read by nobody yet");
+        let (sender, events) = channel();
+        self.events = events;
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let came = SystemTime::now();
+                let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+                assert_schema(&event);
+                if sender.send((came, event)).is_err() {
+                    break;
+                }
+            }
+        });
     }
 
     fn wait_for_port(&self) -> u16 {
@@ -102,6 +140,11 @@ impl Watcher {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The next `count` events, in their order.
@@ -143,6 +186,21 @@ impl Watcher {
     pub(crate) fn rest(&self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Ok((_, event)) = self.events.recv_timeout(SILENCE) {
+            events.push(event);
+        }
+        events
+    }
+
+    /// What has come by now.
+    pub(crate) fn waiting(&self) -> Vec<Value> {
+        self.events.try_iter().map(|(_, event)| event).collect()
+    }
+
+    /// Every event of this time.
+    pub(crate) fn rest_within(&self, time: Duration) -> Vec<Value> {
+        let deadline = Instant::now() + time;
+        let mut events = Vec::new();
+        while let Ok((_, event)) = self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             events.push(event);
         }
         events
@@ -194,14 +252,18 @@ impl Drop for Watcher {
     }
 }
 
-/// Every event is as `docs/event.schema.json` says. A panic here ends the events, which no test overlooks.
+/// Every line is as its schema in `docs/` says. A panic here ends the events, which no test overlooks.
 fn assert_schema(event: &Value) {
-    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
-        let schema = include_str!("../../../docs/event.schema.json");
-        jsonschema::validator_for(&serde_json::from_str(schema).expect("JSON")).expect("a schema")
-    });
-    let errors: Vec<String> = SCHEMA.iter_errors(event).map(|error| error.to_string()).collect();
+    static EVENT: LazyLock<Validator> = LazyLock::new(|| schema(include_str!("../../../docs/event.schema.json")));
+    static ENRICHMENT: LazyLock<Validator> =
+        LazyLock::new(|| schema(include_str!("../../../docs/enrichment.schema.json")));
+    let schema: &Validator = if event["type"] == "enrichment" { &ENRICHMENT } else { &EVENT };
+    let errors: Vec<String> = schema.iter_errors(event).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}: {event:#}");
+}
+
+fn schema(text: &str) -> Validator {
+    jsonschema::validator_for(&serde_json::from_str(text).expect("JSON")).expect("a schema")
 }
 
 /// A number of an event, by JSON pointer.

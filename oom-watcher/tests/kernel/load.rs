@@ -1,0 +1,258 @@
+//! The worst minute of a node: many victims at once, many cgroups at once, a crash loop, and a watcher that cannot follow.
+//!
+//! Either each kill is reported once, or a metric says exactly how many were not.
+
+use std::{
+    collections::HashSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    cgroup::{self, Cgroup},
+    hog::Hog,
+    machine,
+    scenario::{Scenario, anywhere},
+    watcher::{Watcher, number, text},
+};
+
+const MIB: u64 = 1 << 20;
+const LIMIT: u64 = 8 * MIB;
+/// More than the limit allows.
+const TOO_MUCH: &str = "33554432";
+/// Kills a second of the crash loop.
+const LOOP_RATE: u32 = 50;
+/// How long the crash loop runs, in seconds, unless the environment says otherwise; five minutes are the figure to hold.
+const LOOP_SECONDS: u32 = 10;
+/// The environment variable that says otherwise.
+const LOOP_SECONDS_VARIABLE: &str = "OOM_WATCHER_CRASH_LOOP_SECONDS";
+/// What resident memory may grow by: the allocator's own play, not a kilobyte a kill.
+const GROWTH_MAX: u64 = MIB;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "a-thousand-victims", possible: cgroup::v2, run: a_thousand_victims },
+    Scenario { name: "a-thousand-victims-unread", possible: cgroup::v2, run: a_thousand_victims_unread },
+    Scenario { name: "a-hundred-cgroups", possible: anywhere, run: a_hundred_cgroups },
+    Scenario { name: "crash-loop", possible: anywhere, run: crash_loop },
+    Scenario { name: "ring-buffer-full", possible: anywhere, run: ring_buffer_full },
+    Scenario { name: "nobody-reads-the-lines", possible: anywhere, run: nobody_reads_the_lines },
+    Scenario { name: "global-inside-its-limit", possible: machine::guest, run: global_inside_its_limit },
+];
+
+/// One group kill of 1,000 processes, as far as possible at once.
+fn a_thousand_victims() {
+    let watcher = Watcher::start();
+    let cgroup = crowded();
+    let mut hog = kill_crowd(&cgroup);
+    hog.must_be_killed();
+    assert_one_incident(&watcher.exactly(1001));
+    assert_nothing_lost(&watcher);
+}
+
+/// The same while the watcher does not run at all: the ring buffer's default size has room for all of them.
+fn a_thousand_victims_unread() {
+    let watcher = Watcher::start();
+    let cgroup = crowded();
+    signal(&watcher, Signal::STOP);
+    let mut hog = kill_crowd(&cgroup);
+    hog.must_be_killed();
+    signal(&watcher, Signal::CONT);
+    assert_one_incident(&watcher.exactly(1001));
+    assert_nothing_lost(&watcher);
+}
+
+/// A group that dies together, with room for the kernel's memory of 1,000 processes.
+fn crowded() -> Cgroup {
+    let cgroup = Cgroup::new("crowd");
+    cgroup.limit(256 * MIB);
+    cgroup.write("memory.oom.group", "1");
+    cgroup
+}
+
+#[track_caller]
+fn kill_crowd(cgroup: &Cgroup) -> Hog {
+    let mut hog = Hog::start(cgroup, &["crowd", "536870912", "1000"]);
+    hog.go();
+    hog.expect_line("crowded");
+    hog.go();
+    hog
+}
+
+#[track_caller]
+fn assert_one_incident(events: &[Value]) {
+    let victims: HashSet<u64> = events.iter().map(|event| number(event, "/victim/tgid")).collect();
+    assert_eq!(victims.len(), events.len(), "each is reported once");
+    let incidents: HashSet<&str> = events.iter().map(|event| text(event, "/incident/id")).collect();
+    assert_eq!(incidents.len(), 1, "they died of one decision");
+}
+
+/// A hundred limits run out in the same second.
+fn a_hundred_cgroups() {
+    let watcher = Watcher::start();
+    let cgroups: Vec<Cgroup> = (0..100).map(|number| Cgroup::new(&format!("n{number}"))).collect();
+    let mut hogs: Vec<Hog> = cgroups.iter().map(start_in).collect();
+    hogs.iter_mut().for_each(Hog::go);
+    hogs.iter_mut().for_each(Hog::must_be_killed);
+    let events = watcher.exactly(100);
+    let reported: HashSet<(&str, u64)> =
+        events.iter().map(|event| (text(event, "/cgroup/path"), number(event, "/victim/tgid"))).collect();
+    let made: HashSet<(&str, u64)> =
+        cgroups.iter().zip(&hogs).map(|(cgroup, hog)| (cgroup.path(), u64::from(hog.pid()))).collect();
+    assert_eq!(reported, made);
+    assert_nothing_lost(&watcher);
+}
+
+#[track_caller]
+fn start_in(cgroup: &Cgroup) -> Hog {
+    cgroup.limit(LIMIT);
+    Hog::start(cgroup, &["anon", TOO_MUCH])
+}
+
+/// Fifty kills a second, or as many as the machine makes; the watcher's memory stays what it was.
+fn crash_loop() {
+    let seconds = std::env::var(LOOP_SECONDS_VARIABLE).ok().map_or(LOOP_SECONDS, |text| text.parse().expect("seconds"));
+    let watcher = Watcher::start();
+    let cgroup = Cgroup::new("loop");
+    cgroup.limit(LIMIT);
+    // The first kills build what every later one uses: buffers, series, the allocator's pools.
+    let warm = 2 * LOOP_RATE;
+    let mut made = kill_in_a_row(&cgroup, warm);
+    assert_reported(&watcher, &made);
+    let before = resident_bytes(&watcher);
+    let begun = Instant::now();
+    for _ in 0..seconds {
+        made = kill_in_a_row(&cgroup, LOOP_RATE);
+        assert_reported(&watcher, &made);
+    }
+    let after = resident_bytes(&watcher);
+    let kills = u64::from(warm + seconds * LOOP_RATE);
+    println!(
+        "{kills} kills in a row, the last {} in {:.1} s; resident memory {before} → {after} bytes",
+        seconds * LOOP_RATE,
+        begun.elapsed().as_secs_f64()
+    );
+    watcher.silent();
+    assert_eq!(cgroup.oom_kills(), kills);
+    assert!(after <= before + GROWTH_MAX, "resident memory grew from {before} to {after} bytes");
+    assert_nothing_lost(&watcher);
+}
+
+/// Kills, one every 20 ms; the victims' process ids.
+#[track_caller]
+fn kill_in_a_row(cgroup: &Cgroup, count: u32) -> Vec<u64> {
+    let begun = Instant::now();
+    (0..count)
+        .map(|number| {
+            thread::sleep(
+                (begun + number * Duration::from_secs(1) / LOOP_RATE).saturating_duration_since(Instant::now()),
+            );
+            let mut hog = Hog::start(cgroup, &["anon", TOO_MUCH]);
+            hog.go();
+            hog.must_be_killed();
+            u64::from(hog.pid())
+        })
+        .collect()
+}
+
+#[track_caller]
+fn assert_reported(watcher: &Watcher, made: &[u64]) {
+    let reported: Vec<u64> = watcher.events(made.len()).iter().map(|event| number(event, "/victim/tgid")).collect();
+    assert_eq!(reported, made, "each once, in their order");
+}
+
+/// A ring buffer made too small, and a watcher that stands still: what did not fit is counted, to the kill.
+fn ring_buffer_full() {
+    let watcher = Watcher::start_with(&["--ring-buffer-size", "65536"]);
+    let cgroup = Cgroup::new("full");
+    cgroup.limit(LIMIT);
+    signal(&watcher, Signal::STOP);
+    let made = kill_in_a_row(&cgroup, 100);
+    signal(&watcher, Signal::CONT);
+    // Once it reads again, it reports what comes, and what comes is not lost any more.
+    let last = kill_in_a_row(&cgroup, 1);
+    let events = watcher.rest();
+    let lost = watcher.metric(r#"oom_watcher_lost_events_total{stage="ring_buffer"}"#) as u64;
+    println!("{} kills, {} reported, {lost} lost in a ring buffer of 64 KiB", made.len() + 1, events.len());
+    assert!(lost > 0, "100 records of 1.2 KiB cannot fit into 64 KiB");
+    assert_eq!(events.len() as u64 + lost, 101, "reported and counted as lost are all that were made");
+    let reported: Vec<u64> = events.iter().map(|event| number(event, "/victim/tgid")).collect();
+    let fitting = reported.len() - 1;
+    assert_eq!(reported[..fitting], made[..fitting], "the first are kept, in their order");
+    assert_eq!(reported[fitting..], last);
+    assert_eq!(counted(&watcher) as usize, events.len());
+}
+
+/// A standard output that nobody reads: metrics go on, and lines that found no room are counted.
+fn nobody_reads_the_lines() {
+    // Beyond what pipe and queue hold: each line has about 2 KiB, the pipe 64 KiB, the queue 2,048 lines.
+    const KILLS: u32 = 2400;
+    let mut watcher = Watcher::start_unread();
+    let cgroup = Cgroup::new("unread");
+    cgroup.limit(LIMIT);
+    for _ in 0..KILLS {
+        let mut hog = Hog::start(&cgroup, &["anon", TOO_MUCH]);
+        hog.go();
+        hog.must_be_killed();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while counted(&watcher) < KILLS && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(counted(&watcher), KILLS, "metrics do not wait for the reader of the lines");
+    let lost = watcher.metric(r#"oom_watcher_lost_events_total{stage="sink_stdout"}"#) as u32;
+    watcher.read_lines();
+    let lines = watcher.rest().len() as u32;
+    println!("{KILLS} kills, {lines} lines read late, {lost} counted as lost");
+    assert!(lost > 0, "more lines than pipe and queue hold");
+    assert_eq!(lines + lost, KILLS, "lines and losses are all that were made");
+}
+
+/// The machine runs out while the watcher lives inside the chart's memory limit and without swap.
+fn global_inside_its_limit() {
+    // The chart's default, helm/oom-watcher/values.yaml.
+    const CHART_LIMIT: u64 = 64 * MIB;
+    let own = Cgroup::new("watcher");
+    own.limit(CHART_LIMIT);
+    let watcher = Watcher::start_in(&own);
+    let mut hog = Hog::start_anywhere(&["anon", "68719476736", "900"]);
+    let pid = u64::from(hog.pid());
+    hog.go();
+    hog.must_be_killed();
+    let event = watcher.event();
+    assert_eq!(number(&event, "/victim/tgid"), pid);
+    assert_eq!(event["incident"]["scope"], "node");
+    watcher.silent();
+    assert_eq!(own.oom_kills(), 0, "the watcher fits into its limit");
+    assert_nothing_lost(&watcher);
+}
+
+/// Kills that the metrics have.
+#[track_caller]
+fn counted(watcher: &Watcher) -> u32 {
+    watcher.metric(r#"oom_kills_per_node_total{node="test-node"}"#) as u32
+}
+
+fn signal(watcher: &Watcher, signal: Signal) {
+    let pid = Pid::from_raw(watcher.pid() as i32).expect("it has a pid");
+    kill_process(pid, signal).expect("it runs");
+}
+
+/// `VmRSS` of the watcher.
+#[track_caller]
+fn resident_bytes(watcher: &Watcher) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", watcher.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts its memory");
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kilobytes * 1024
+}
+
+#[track_caller]
+fn assert_nothing_lost(watcher: &Watcher) {
+    for stage in ["ring_buffer", "decode", "attribute", "sink_stdout", "sink_metrics"] {
+        let sample = format!("oom_watcher_lost_events_total{{stage=\"{stage}\"}}");
+        assert!(watcher.metric(&sample) < 0.5, "{sample}");
+    }
+}
