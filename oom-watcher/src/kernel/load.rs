@@ -3,7 +3,7 @@
 //! Hooks beside `mark_victim` are tried one method after another; each failure is kept with its reason, and costs fields,
 //! never events. `mark_victim` comes last, so that the first victim finds the other hooks in place.
 
-use std::{error::Error, os::fd::AsFd as _};
+use std::{cell::OnceCell, error::Error, os::fd::AsFd as _};
 
 use aya::{
     Btf, Ebpf, EbpfError, EbpfLoader,
@@ -131,11 +131,23 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Incomplete(name))
 }
 
+/// The kernel's BTF as aya wants it, parsed when the first program asks: that takes longer than all else of loading.
+#[derive(Default)]
+struct KernelBtf(OnceCell<Result<Btf, String>>);
+
+impl KernelBtf {
+    fn get(&self) -> Result<&Btf, String> {
+        let parsed = self.0.get_or_init(|| Btf::from_sys_fs().map_err(|error| chain("read BTF", &error)));
+        parsed.as_ref().map_err(Clone::clone)
+    }
+}
+
 fn attach_all(ebpf: &mut Ebpf, plans: &[HookPlan]) -> Result<Vec<HookStatus>, LoadError> {
+    let btf = KernelBtf::default();
     let mut bits = 0;
     let mut statuses = Vec::with_capacity(plans.len());
     for plan in plans.iter().filter(|plan| plan.hook != Hook::MarkVictim) {
-        let status = attach(ebpf, plan);
+        let status = attach(ebpf, plan, &btf);
         if status.attached.is_some() {
             bits |= match plan.hook {
                 Hook::SignalGenerate => hook_bit::SIGNAL,
@@ -148,7 +160,7 @@ fn attach_all(ebpf: &mut Ebpf, plans: &[HookPlan]) -> Result<Vec<HookStatus>, Lo
     }
     set_hooks(ebpf, bits)?;
     let plan = plans.iter().find(|plan| plan.hook == Hook::MarkVictim);
-    let status = attach(ebpf, plan.ok_or(LoadError::Incomplete("plan for oom:mark_victim"))?);
+    let status = attach(ebpf, plan.ok_or(LoadError::Incomplete("plan for oom:mark_victim"))?, &btf);
     if status.attached.is_none() {
         let reasons: Vec<String> = status.failures.into_iter().map(|(_, reason)| reason).collect();
         return Err(LoadError::MarkVictim(reasons.join("; ")));
@@ -163,11 +175,11 @@ fn set_hooks(ebpf: &mut Ebpf, bits: u32) -> Result<(), LoadError> {
     hooks.set(0, bits, 0).map_err(|source| LoadError::Map { name: "HOOKS", source })
 }
 
-fn attach(ebpf: &mut Ebpf, plan: &HookPlan) -> HookStatus {
+fn attach(ebpf: &mut Ebpf, plan: &HookPlan, btf: &KernelBtf) -> HookStatus {
     let mut failures: Vec<(Method, String)> =
         plan.ruled_out.iter().map(|out| (out.method, out.reason.clone())).collect();
     for &method in &plan.methods {
-        match attach_by(ebpf, plan.hook, method) {
+        match attach_by(ebpf, plan.hook, method, btf) {
             Ok(verified_instructions) => {
                 return HookStatus { hook: plan.hook, attached: Some(method), failures, verified_instructions };
             }
@@ -178,16 +190,18 @@ fn attach(ebpf: &mut Ebpf, plan: &HookPlan) -> HookStatus {
 }
 
 /// Attaches one hook by one method: the instructions that the verifier went through, or the reason why not.
-fn attach_by(ebpf: &mut Ebpf, hook: Hook, method: Method) -> Result<Option<u32>, String> {
+fn attach_by(ebpf: &mut Ebpf, hook: Hook, method: Method, btf: &KernelBtf) -> Result<Option<u32>, String> {
     match (hook, method) {
         (Hook::MarkVictim, Method::RawTracepoint) => raw_tracepoint(ebpf, "mark_victim"),
         (Hook::SignalGenerate, Method::RawTracepoint) => raw_tracepoint(ebpf, "signal_generate"),
-        (Hook::OutOfMemory, Method::Fentry) => fentry(ebpf, "out_of_memory", "oom_entry_fentry", "oom_return_fexit"),
+        (Hook::OutOfMemory, Method::Fentry) => {
+            fentry(ebpf, "out_of_memory", "oom_entry_fentry", "oom_return_fexit", btf)
+        }
         (Hook::OutOfMemory, Method::Kprobe) => {
             kprobe(ebpf, "out_of_memory", "oom_entry_kprobe", "oom_return_kretprobe")
         }
         (Hook::MemoryMaxWrite, Method::Fentry) => {
-            fentry(ebpf, "memory_max_write", "limit_entry_fentry", "limit_return_fexit")
+            fentry(ebpf, "memory_max_write", "limit_entry_fentry", "limit_return_fexit", btf)
         }
         (Hook::MemoryMaxWrite, Method::Kprobe) => {
             kprobe(ebpf, "memory_max_write", "limit_entry_kprobe", "limit_return_kretprobe")
@@ -204,14 +218,14 @@ fn raw_tracepoint(ebpf: &mut Ebpf, name: &str) -> Result<Option<u32>, String> {
 }
 
 /// The return first: a return without its entry is ignored by the program, an entry without its return is not.
-fn fentry(ebpf: &mut Ebpf, function: &str, entry: &str, exit: &str) -> Result<Option<u32>, String> {
-    let btf = Btf::from_sys_fs().map_err(|error| chain("read BTF", &error))?;
+fn fentry(ebpf: &mut Ebpf, function: &str, entry: &str, exit: &str, btf: &KernelBtf) -> Result<Option<u32>, String> {
+    let btf = btf.get()?;
     let program_exit: &mut FExit = program(ebpf, exit)?;
-    program_exit.load(function, &btf).map_err(|error| chain("load fexit", &error))?;
+    program_exit.load(function, btf).map_err(|error| chain("load fexit", &error))?;
     let link = program_exit.attach().map_err(|error| chain("attach fexit", &error))?;
     let count = verified(&program_exit.info());
     let attached = program::<FEntry>(ebpf, entry).and_then(|program| {
-        program.load(function, &btf).map_err(|error| chain("load fentry", &error))?;
+        program.load(function, btf).map_err(|error| chain("load fentry", &error))?;
         program.attach().map_err(|error| chain("attach fentry", &error))?;
         Ok(sum(count, verified(&program.info())))
     });

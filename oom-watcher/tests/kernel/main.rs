@@ -6,12 +6,16 @@
 //!
 //! Without arguments all scenarios run; arguments are parts of names. Plain `cargo test` does not run it: it needs root.
 
+mod account;
 mod cgroup;
 mod command;
+mod end;
 mod hog;
 mod machine;
 mod odd;
 mod scenario;
+mod session;
+mod swap;
 mod victims;
 mod watcher;
 mod world;
@@ -25,7 +29,10 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == hog::WORD) {
         return hog::main(&arguments[1..]);
     }
-    let scenarios: Vec<Scenario> = [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS].concat();
+    // The last one looks back at all others.
+    let scenarios: Vec<Scenario> =
+        [swap::SCENARIOS, victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, command::SCENARIOS, end::SCENARIOS]
+            .concat();
     let chosen: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))

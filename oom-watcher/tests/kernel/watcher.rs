@@ -148,6 +148,11 @@ impl Watcher {
         events
     }
 
+    /// Events that have come already.
+    pub(crate) fn waiting(&self) -> Vec<Value> {
+        self.events.try_iter().map(|(_, event)| event).collect()
+    }
+
     /// No event comes.
     #[track_caller]
     pub(crate) fn silent(&self) {
@@ -158,9 +163,7 @@ impl Watcher {
     /// The value of a sample on /metrics: its name with labels, as it stands there; 0 when it is not there.
     #[track_caller]
     pub(crate) fn metric(&self, sample: &str) -> f64 {
-        let page = self.get("/metrics");
-        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.trim().parse().expect("a number"))
+        sample_of(&self.get("/metrics"), sample)
     }
 
     /// The body of a page.
@@ -202,6 +205,13 @@ fn assert_schema(event: &Value) {
     });
     let errors: Vec<String> = SCHEMA.iter_errors(event).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}: {event:#}");
+}
+
+/// The value of a sample on a page of metrics; 0 when it is not there.
+#[track_caller]
+pub(crate) fn sample_of(page: &str, sample: &str) -> f64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }
 
 /// A number of an event, by JSON pointer.

@@ -36,6 +36,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) kernel: &'a Path,
     pub(crate) initramfs: &'a Path,
     pub(crate) cgroup_v1: bool,
+    /// A disk for swap.
+    pub(crate) disk: &'a Path,
     /// Arguments of the suite.
     pub(crate) arguments: &'a [String],
     pub(crate) time_limit: Duration,
@@ -73,6 +75,9 @@ impl Guest<'_> {
         let mut command = Command::new(program);
         command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-no-reboot"]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
+        // Debian builds this driver into every kernel for clouds, and no other of a disk.
+        let disk = format!("file={},if=none,id=disk,format=raw,cache=unsafe", self.disk.display());
+        command.args(["-drive", &disk, "-device", "nvme,drive=disk,serial=disk"]);
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         // Quiet: the kernel's lines about each kill would cut through those of the suite. A panic is printed all the same.
         // A busy host stops a guest for longer than the 20 seconds that are a lockup by default.
