@@ -10,7 +10,7 @@ pub(crate) mod qemu;
 mod runtimes;
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -24,6 +24,9 @@ use self::{
     kernels::{Arch, Image, Kernel},
 };
 use crate::paths;
+
+/// Of each guest's disk, which takes no room before it is written.
+const DISK_SIZE: u64 = 64 << 20;
 
 /// Which guests are run, and what runs in them.
 #[derive(clap::Args)]
@@ -52,6 +55,11 @@ pub(crate) struct Options {
     /// Seconds after which a guest is ended as hung
     #[arg(long, default_value_t = 900)]
     time_limit: u64,
+}
+
+/// The names of all guests, as their results are named.
+pub(crate) fn names() -> Vec<String> {
+    kernels::ALL.iter().map(Kernel::name).collect()
 }
 
 /// One guest that is ready to start.
@@ -136,12 +144,17 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
     let name = log_name(job.kernel, options.suite);
     println!("{name}: starting {}", job.image.version);
     let started = Instant::now();
+    let disk = logs.join(format!("{name}.disk"));
+    File::create(&disk)
+        .and_then(|file| file.set_len(DISK_SIZE))
+        .with_context(|| format!("cannot make {}", disk.display()))?;
     let guest = qemu::Guest {
         arch: job.kernel.arch,
         kernel: &job.image.file,
         initramfs: &job.initramfs,
         cgroup_v1: job.kernel.cgroup_v1,
         memory: options.suite.memory(),
+        disk: Some(&disk),
         arguments: &options.filter,
         time_limit: Duration::from_secs(options.time_limit),
     };

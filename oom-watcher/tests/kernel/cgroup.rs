@@ -44,6 +44,24 @@ pub(crate) fn v2() -> Result<(), String> {
     if hierarchy().v2 { Ok(()) } else { Err("memory cgroups are v1 here".to_owned()) }
 }
 
+/// Cgroups below the root made so far: the number of the next one.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// How the names of this run begin.
+fn prefix() -> String {
+    format!("oom-test-{}-", std::process::id())
+}
+
+/// How many cgroups below the root have been made so far.
+pub(crate) fn made() -> u32 {
+    MADE.load(Ordering::Relaxed)
+}
+
+/// The number of the suite's cgroup that a path lies in; none when it is not the suite's.
+pub(crate) fn number(path: &str) -> Option<u32> {
+    path.strip_prefix('/')?.strip_prefix(&prefix())?.split('-').next()?.parse().ok()
+}
+
 /// One cgroup.
 pub(crate) struct Cgroup {
     directory: PathBuf,
@@ -55,13 +73,11 @@ impl Cgroup {
     /// A new one below the root.
     #[track_caller]
     pub(crate) fn new(name: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         let Hierarchy { mount, v2 } = hierarchy();
         if v2 {
             delegate(&mount);
         }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("oom-test-{}-{number}-{name}", std::process::id());
+        let name = format!("{}{}-{name}", prefix(), MADE.fetch_add(1, Ordering::Relaxed));
         Self::make(mount.join(&name), format!("/{name}"), v2)
     }
 
@@ -90,17 +106,36 @@ impl Cgroup {
         fs::metadata(&self.directory).expect("the cgroup is there").ino()
     }
 
+    /// Whether the other one is this one or below it.
+    pub(crate) fn holds(&self, other: &Self) -> bool {
+        other.path.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Limits memory, and takes away swap, so that the limit is what counts.
     #[track_caller]
     pub(crate) fn limit(&self, bytes: u64) {
+        self.limit_with_swap(bytes, 0);
+    }
+
+    /// Limits memory and, where it is counted, swap.
+    #[track_caller]
+    pub(crate) fn limit_with_swap(&self, bytes: u64, swap: u64) {
         self.write(if self.v2 { "memory.max" } else { "memory.limit_in_bytes" }, &bytes.to_string());
-        let (swap, none) = if self.v2 {
-            ("memory.swap.max", "0".to_owned())
-        } else {
-            ("memory.memsw.limit_in_bytes", bytes.to_string())
-        };
-        if self.directory.join(swap).exists() {
-            self.write(swap, &none);
+        let (file, limit) =
+            if self.v2 { ("memory.swap.max", swap) } else { ("memory.memsw.limit_in_bytes", bytes + swap) };
+        if self.directory.join(file).exists() {
+            self.write(file, &limit.to_string());
+        }
+    }
+
+    /// The text of a file of the cgroup; none where the kernel does not have it.
+    #[track_caller]
+    pub(crate) fn read(&self, file: &str) -> Option<String> {
+        let file = self.directory.join(file);
+        match fs::read_to_string(&file) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => panic!("cannot read {}: {error}", file.display()),
         }
     }
 
@@ -115,15 +150,6 @@ impl Cgroup {
     #[track_caller]
     pub(crate) fn admit(&self, pid: u32) {
         self.write("cgroup.procs", &pid.to_string());
-    }
-
-    /// Kills that the cgroup counts, as memory.events (v2) or memory.oom_control (v1) has them.
-    #[track_caller]
-    pub(crate) fn oom_kills(&self) -> u64 {
-        let file = self.directory.join(if self.v2 { "memory.events" } else { "memory.oom_control" });
-        let text = fs::read_to_string(&file).expect("the kernel counts kills");
-        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("a line oom_kill");
-        line.trim().parse().expect("a number")
     }
 }
 

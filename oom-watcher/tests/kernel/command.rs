@@ -13,24 +13,28 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    account::{Account, Expected},
     cgroup::{self, Cgroup},
     hog::Hog,
     machine,
     scenario::{Scenario, anywhere},
+    session::Session,
     watcher::{Watcher, number},
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "drill", possible: anywhere, run: drill },
-    Scenario { name: "interrupted-drill", possible: anywhere, run: interrupted_drill },
-    Scenario { name: "without-capabilities", possible: anywhere, run: without_capabilities },
-    Scenario { name: "port-taken", possible: anywhere, run: port_taken },
     Scenario { name: "nobody-reads", possible: anywhere, run: nobody_reads },
     Scenario { name: "output-is-full", possible: anywhere, run: output_is_full },
     Scenario { name: "two-watchers", possible: anywhere, run: two_watchers },
     Scenario { name: "no-privilege-is-kept", possible: anywhere, run: no_privilege_is_kept },
+    Scenario { name: "drill", possible: anywhere, run: drill },
+    Scenario { name: "interrupted-drill", possible: anywhere, run: interrupted_drill },
+    Scenario { name: "without-capabilities", possible: anywhere, run: without_capabilities },
+    Scenario { name: "port-taken", possible: anywhere, run: port_taken },
 ];
 
+/// How paths of drills begin, where the suite is at the root.
+const DRILL: &str = "/oom-watcher-drill";
 /// How long a command of the agent may take in an emulated guest.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -53,15 +57,20 @@ fn drill_cgroups() -> Vec<String> {
     names.filter(|name| name.starts_with("oom-watcher-drill")).collect()
 }
 
+/// Its kill is a kill like any other: counted by the kernel, and reported by the watcher that runs.
 fn drill() {
+    let watcher = Session::with(DRILL);
     let (success, stdout, stderr) = run(&mut agent(&["drill", "--timeout", "60"]));
     assert!(success, "{stdout}{stderr}");
     assert!(stdout.starts_with("The kernel killed ") && stdout.contains(" ms later"), "{stdout}");
     assert_eq!(drill_cgroups(), Vec::<String>::new());
+    let event = watcher.exactly(1).remove(0);
+    assert_eq!(event["incident"]["scope"], "cgroup", "{event:#}");
 }
 
 /// Interrupted at some point of its short life: it ends, and nothing is left.
 fn interrupted_drill() {
+    let watcher = Session::with(DRILL);
     for delay_ms in [5, 40, 120] {
         let mut child = agent(&["drill", "--timeout", "60"]).stderr(Stdio::null()).spawn().expect("the agent runs");
         thread::sleep(Duration::from_millis(delay_ms));
@@ -69,6 +78,7 @@ fn interrupted_drill() {
         child.wait().expect("it ends");
         assert_eq!(drill_cgroups(), Vec::<String>::new(), "after {delay_ms} ms");
     }
+    assert!(watcher.rest().len() <= 3, "one kill for each at most");
 }
 
 /// As a user without rights: the error names what is missing and the remedy.
@@ -91,16 +101,19 @@ fn port_taken() {
 
 /// `oom-watcher | head -0`: it ends quietly at the next kill.
 fn nobody_reads() {
+    let watcher = Session::open();
     let mut child = start_with(Stdio::piped());
     drop(child.stdout.take());
     kill_one();
     let status = wait(&mut child);
     assert!(status, "a closed pipe is a quiet end");
+    watcher.exactly(1);
 }
 
 /// Standard output cannot be written: an error that names it, and it goes on watching.
 fn output_is_full() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full is there");
+    let watcher = Session::open();
     let mut child = start_with(full.into());
     kill_one();
     let mut stderr = child.stderr.take().expect("it is piped");
@@ -111,6 +124,7 @@ fn output_is_full() {
     let mut log = String::new();
     stderr.read_to_string(&mut log).expect("a log");
     assert!(log.contains("standard output") && log.contains("No space left on device"), "{log}");
+    watcher.exactly(1);
 }
 
 /// Starts a watcher with this output and waits until it watches.
@@ -148,25 +162,29 @@ fn wait(child: &mut Child) -> bool {
 fn kill_one() -> Hog {
     let cgroup = Cgroup::new("one");
     cgroup.limit(20 << 20);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", "67108864"]);
     hog.go();
     hog.must_be_killed();
+    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
     hog
 }
 
-/// Two by mistake, or during an update: each reports every kill, once.
+/// Two by mistake, or during an update: each reports every kill, once. The second knows what was before it.
 fn two_watchers() {
-    let (first, second) = (Watcher::start(), Watcher::start());
+    let first = Session::open();
+    let before = machine::vmstat_kills();
+    let second = Watcher::start();
     let hog = kill_one();
-    for watcher in [&first, &second] {
-        let event = watcher.exactly(1).remove(0);
+    for event in [first.exactly(1).remove(0), second.exactly(1).remove(0)] {
         assert_eq!(number(&event, "/victim/tgid"), u64::from(hog.pid()));
     }
+    assert!((second.metric("oom_watcher_kills_before_start") - before as f64).abs() < 0.1);
 }
 
 /// Once it watches, no thread of it has a capability, and none can gain one; and still it sees kills.
 fn no_privilege_is_kept() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let tasks = fs::read_dir(format!("/proc/{}/task", watcher.pid())).expect("it runs");
     for task in tasks.map(|task| task.expect("a thread").path()) {
         let status = fs::read_to_string(task.join("status")).expect("its status");
@@ -177,5 +195,5 @@ fn no_privilege_is_kept() {
     }
     kill_one();
     watcher.exactly(1);
-    assert!(watcher.metric("oom_watcher_marks_total") >= 1.0, "the counters can be read without capabilities");
+    assert!(watcher.grown("oom_watcher_marks_total") >= 1.0, "the counters can be read without capabilities");
 }

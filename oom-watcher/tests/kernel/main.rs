@@ -7,15 +7,19 @@
 //! Without arguments all scenarios run; arguments are parts of names; `--soak MINUTES`
 //! is one long run under mixed load instead. Plain `cargo test` does not run it: it needs root.
 
+mod account;
 mod cgroup;
 mod command;
+mod end;
 mod hog;
 mod load;
 mod machine;
 mod memory;
 mod odd;
 mod scenario;
+mod session;
 mod soak;
+mod swap;
 mod victims;
 mod watcher;
 mod world;
@@ -32,9 +36,18 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == soak::WORD) {
         return soak::main(&arguments[1..]);
     }
-    let scenarios: Vec<Scenario> =
-        [victims::SCENARIOS, world::SCENARIOS, odd::SCENARIOS, load::SCENARIOS, command::SCENARIOS, memory::SCENARIOS]
-            .concat();
+    // The last one looks back at all others.
+    let scenarios: Vec<Scenario> = [
+        swap::SCENARIOS,
+        victims::SCENARIOS,
+        world::SCENARIOS,
+        odd::SCENARIOS,
+        load::SCENARIOS,
+        command::SCENARIOS,
+        memory::SCENARIOS,
+        end::SCENARIOS,
+    ]
+    .concat();
     let chosen: Vec<&Scenario> = scenarios
         .iter()
         .filter(|scenario| arguments.is_empty() || arguments.iter().any(|part| scenario.name.contains(part.as_str())))

@@ -6,11 +6,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
+    account::{Account, Expected},
     cgroup::Cgroup,
     hog::Hog,
     machine,
     scenario::{Scenario, anywhere},
-    watcher::{Watcher, number, text},
+    session::Session,
+    watcher::{number, text},
 };
 
 const MIB: u64 = 1 << 20;
@@ -19,7 +21,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "a-file-in-memory", possible: anywhere, run: a_file_in_memory },
     Scenario { name: "already-exiting", possible: anywhere, run: already_exiting },
     Scenario { name: "nobody-can-be-killed", possible: protection, run: nobody_can_be_killed },
-    Scenario { name: "nothing-was-missed", possible: anywhere, run: nothing_was_missed },
 ];
 
 /// Whether processes can be protected from the killer here.
@@ -34,9 +35,10 @@ fn protection() -> Result<(), String> {
 
 /// Shared memory that no process maps: the victim itself is small.
 fn a_file_in_memory() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("shmem");
     cgroup.limit(20 * MIB);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["shmem", "67108864"]);
     hog.go();
     hog.must_be_killed();
@@ -44,6 +46,7 @@ fn a_file_in_memory() {
     machine::event("a-file-in-memory", &event);
     assert_eq!(text(&event, "/incident/memcg_path"), cgroup.path());
     assert!(number(&event, "/victim/anon_rss_bytes") < 4 * MIB, "{event:#}");
+    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
     if let Some(memory) = event.get("memory") {
         let shmem = memory["shmem_bytes"].as_u64().expect("shared memory");
         assert!(shmem + 3 * MIB >= 20 * MIB && shmem <= 20 * MIB, "shared memory {shmem}");
@@ -54,10 +57,10 @@ fn a_file_in_memory() {
 /// The largest process is past its exit and only held by a tracer: it is marked, for its memory will come back, and nobody
 /// is killed.
 fn already_exiting() {
-    let watcher = Watcher::start();
-    let before = machine::vmstat_kills();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("exiting");
     cgroup.limit(20 * MIB);
+    let account = Account::open(&[&cgroup]);
     let mut leaving = Hog::start(&cgroup, &["exits", "12582912"]);
     leaving.go();
     leaving.wait_until_full();
@@ -68,8 +71,9 @@ fn already_exiting() {
     asking.go();
     asking.wait_until_full();
     watcher.silent();
-    assert_eq!(machine::vmstat_kills(), before, "the kernel killed nobody");
-    assert!(watcher.metric("oom_watcher_marks_without_kill_total") >= 1.0);
+    // The kernel killed nobody.
+    account.assert(&Expected { ran_out: &[&cgroup], asked_again: true, ..Expected::default() });
+    assert!(watcher.grown("oom_watcher_marks_without_kill_total") >= 1.0);
     release(leaving.pid());
 }
 
@@ -105,38 +109,21 @@ fn release(pid: u32) {
 
 /// The only process is protected: the killer is called again and again, finds nobody, and nothing is reported as a kill.
 fn nobody_can_be_killed() {
-    let watcher = Watcher::start();
-    let before = machine::vmstat_kills();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("protected");
     cgroup.limit(20 * MIB);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", "67108864", "-1000"]);
     hog.go();
     thread::sleep(Duration::from_secs(2));
     assert_eq!(watcher.rest(), Vec::<Value>::new());
-    assert_eq!(machine::vmstat_kills(), before);
+    account.assert(&Expected { ran_out: &[&cgroup], asked_again: true, ..Expected::default() });
     if machine::hook("out_of_memory") {
-        assert!(watcher.metric(r#"oom_watcher_oom_invocations_total{result="no_victim"}"#) >= 1.0);
+        assert!(watcher.grown(r#"oom_watcher_oom_invocations_total{result="no_victim"}"#) >= 1.0);
     }
     let pid = Pid::from_raw(hog.pid().cast_signed()).expect("a pid");
     kill_process(pid, Signal::KILL).expect("it can be ended");
     hog.must_be_killed();
     // The kernel may mark it while it dies of our signal; that is no kill either.
     watcher.silent();
-}
-
-/// After all kinds of kills, the account between the kernel's own count and the watcher's agrees.
-fn nothing_was_missed() {
-    let watcher = Watcher::start();
-    for number in 0..3 {
-        let cgroup = Cgroup::new(&format!("audit{number}"));
-        cgroup.limit(20 * MIB);
-        let mut hog = Hog::start(&cgroup, &["anon", "67108864"]);
-        hog.go();
-        hog.must_be_killed();
-    }
-    assert_eq!(watcher.exactly(3).len(), 3);
-    // A difference counts when it is there at two audits, ten seconds apart.
-    thread::sleep(Duration::from_secs(21));
-    assert!(watcher.metric("oom_watcher_missed_kills_total").abs() < 0.1);
-    assert!(watcher.metric("oom_watcher_kills_before_start") >= 0.0);
 }

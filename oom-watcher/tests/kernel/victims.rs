@@ -5,11 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::{
+    account::{Account, Expected},
     cgroup::{self, Cgroup},
     hog::Hog,
     machine,
     scenario::{Scenario, anywhere},
-    watcher::{Watcher, number, text},
+    session::Session,
+    watcher::{number, text},
 };
 
 const MIB: u64 = 1 << 20;
@@ -55,11 +57,11 @@ pub(crate) fn assert_limited(event: &Value, owner: &Cgroup, victim: &Cgroup, lim
 }
 
 fn leaf_limit() {
-    let watcher = Watcher::start();
-    let (kernel_before, reported_before) = (machine::vmstat_kills(), watcher.metric("oom_watcher_marks_total"));
+    let watcher = Session::open();
     let outer = Cgroup::new("outer");
     let leaf = outer.child("leaf");
     leaf.limit(LIMIT);
+    let account = Account::open(&[&outer, &leaf]);
     let mut hog = Hog::start(&leaf, &["anon", TOO_MUCH, "321"]);
     let before = SystemTime::now();
     hog.go();
@@ -76,11 +78,8 @@ fn leaf_limit() {
     }
     assert_kernel_log(&event);
     assert_breakdown(&event);
-    assert_eq!(machine::vmstat_kills() - kernel_before, 1);
-    assert_eq!(leaf.oom_kills(), 1);
-    assert!((watcher.metric("oom_watcher_marks_total") - reported_before - 1.0).abs() < 0.1);
+    account.assert(&Expected { ran_out: &[&leaf], kills: &[(&leaf, 1)], ..Expected::default() });
     assert_metrics(&watcher);
-    assert_eq!(watcher.stop(), Vec::<Value>::new());
 }
 
 #[track_caller]
@@ -178,12 +177,13 @@ fn assert_breakdown(event: &Value) {
 }
 
 #[track_caller]
-fn assert_metrics(watcher: &Watcher) {
+fn assert_metrics(watcher: &Session) {
     let labels = r#"{node="test-node",namespace="",pod="",container=""}"#;
-    assert!((watcher.metric(&format!("oom_kills_total{labels}")) - 1.0).abs() < 0.1);
-    assert!((watcher.metric(r#"oom_kills_per_node_total{node="test-node"}"#) - 1.0).abs() < 0.1);
+    assert!((watcher.grown("oom_watcher_marks_total") - 1.0).abs() < 0.1);
+    assert!((watcher.grown(&format!("oom_kills_total{labels}")) - 1.0).abs() < 0.1);
+    assert!((watcher.grown(r#"oom_kills_per_node_total{node="test-node"}"#) - 1.0).abs() < 0.1);
     let incidents = r#"oom_incidents_total{node="test-node",namespace="",pod="",container="",scope="cgroup"}"#;
-    assert!((watcher.metric(incidents) - 1.0).abs() < 0.1);
+    assert!((watcher.grown(incidents) - 1.0).abs() < 0.1);
     let last = watcher.metric(&format!("oom_last_timestamp{labels}"));
     assert!((since_epoch(SystemTime::now()) - last).abs() < 120.0);
     assert!((watcher.metric(r#"oom_watcher_lost_events_total{stage="ring_buffer"}"#)).abs() < 0.1);
@@ -192,22 +192,23 @@ fn assert_metrics(watcher: &Watcher) {
 }
 
 fn ancestor_limit() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let owner = Cgroup::new("owner");
     let middle = owner.child("middle");
     let leaf = middle.child("leaf");
     owner.limit(LIMIT);
+    let account = Account::open(&[&owner, &middle, &leaf]);
     let mut hog = Hog::start(&leaf, &["anon", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
     let event = watcher.exactly(1).remove(0);
     assert_limited(&event, &owner, &leaf, LIMIT);
-    assert_eq!(leaf.oom_kills(), 1);
+    account.assert(&Expected { ran_out: &[&owner], kills: &[(&leaf, 1)], ..Expected::default() });
 }
 
 /// Sixteen levels of names of 120 bytes, and none of it is cut.
 fn deep_and_long_path() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let mut levels = vec![Cgroup::new("deep")];
     for depth in 0..15 {
         let name = format!("{depth:02}-{}", "n".repeat(117));
@@ -216,18 +217,20 @@ fn deep_and_long_path() {
     }
     let leaf = &levels[15];
     leaf.limit(LIMIT);
+    let account = Account::open(&[&levels[0], &levels[14], leaf]);
     let mut hog = Hog::start(leaf, &["anon", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
     let event = watcher.exactly(1).remove(0);
     assert_limited(&event, leaf, leaf, LIMIT);
     assert_eq!(event["cgroup"]["levels"].as_array().expect("levels").len(), 17);
+    account.assert(&Expected { ran_out: &[leaf], kills: &[(leaf, 1)], ..Expected::default() });
     drop(hog);
     while levels.pop().is_some() {}
 }
 
 fn ten_at_once() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroups: Vec<Cgroup> = (0..10).map(|number| Cgroup::new(&format!("n{number}"))).collect();
     let mut hogs: Vec<Hog> = cgroups
         .iter()
@@ -236,6 +239,8 @@ fn ten_at_once() {
             Hog::start(cgroup, &["anon", TOO_MUCH])
         })
         .collect();
+    let all: Vec<&Cgroup> = cgroups.iter().collect();
+    let account = Account::open(&all);
     hogs.iter_mut().for_each(Hog::go);
     hogs.iter_mut().for_each(Hog::must_be_killed);
     let events = watcher.exactly(10);
@@ -250,14 +255,17 @@ fn ten_at_once() {
     incidents.sort_unstable();
     incidents.dedup();
     assert_eq!(incidents.len(), 10, "each is an incident of its own");
+    let kills: Vec<(&Cgroup, u64)> = cgroups.iter().map(|cgroup| (cgroup, 1)).collect();
+    account.assert(&Expected { ran_out: &all, kills: &kills, ..Expected::default() });
 }
 
 /// One holds the memory and offers itself; another asks for more.
 fn victim_is_not_the_trigger() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let outer = Cgroup::new("outer");
     outer.limit(LIMIT);
     let (holding, asking) = (outer.child("holding"), outer.child("asking"));
+    let account = Account::open(&[&outer, &holding, &asking]);
     let mut holder = Hog::start(&holding, &["anon", "12582912", "1000"]);
     let mut asker = Hog::start(&asking, &["anon", "12582912"]);
     holder.go();
@@ -270,13 +278,17 @@ fn victim_is_not_the_trigger() {
     assert_eq!(number(&event, "/trigger/tgid"), u64::from(asker.pid()));
     assert_eq!(text(&event, "/trigger/cgroup_path"), asking.path());
     // Some kernels kill the asker too, before the holder's memory has come back.
-    assert!(watcher.rest().len() <= 1);
+    let more = watcher.rest();
+    assert!(more.len() <= 1 && more.iter().all(|event| text(event, "/cgroup/path") == asking.path()), "{more:#?}");
+    let kills = [(&holding, 1), (&asking, more.len() as u64)];
+    account.assert(&Expected { ran_out: &[&outer], asked_again: true, kills: &kills, group: None });
 }
 
 fn a_thread_allocates() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("threads");
     cgroup.limit(LIMIT);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["thread", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
@@ -287,13 +299,15 @@ fn a_thread_allocates() {
     assert_eq!(number(&event, "/victim/tgid"), u64::from(hog.pid()));
     assert_eq!(number(&event, "/trigger/tgid"), u64::from(hog.pid()));
     assert_ne!(number(&event, "/trigger/pid"), u64::from(hog.pid()));
+    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 /// The kernel marks a thread that is not the leader; the process is still the leader's.
 fn the_leader_has_exited() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("leaderless");
     cgroup.limit(LIMIT);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["leader-exits", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
@@ -303,14 +317,15 @@ fn the_leader_has_exited() {
     assert_ne!(number(&event, "/victim/pid"), u64::from(hog.pid()));
     assert_eq!(text(&event, "/victim/comm"), "dead-leader");
     assert_eq!(text(&event, "/trigger/comm"), "the-survivor");
+    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 /// A process that shares the victim's memory dies with it; the kernel neither marks nor counts it.
 fn memory_is_shared() {
-    let watcher = Watcher::start();
-    let before = machine::vmstat_kills();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("shared");
     cgroup.limit(LIMIT);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["shared-mm", TOO_MUCH]);
     hog.go();
     let sharer: u64 = hog.expect_line("sharer").parse().expect("a pid");
@@ -322,7 +337,8 @@ fn memory_is_shared() {
     assert_eq!(shared.len(), 1, "{events:#?}");
     assert_eq!(events[0]["incident"]["id"], events[1]["incident"]["id"]);
     assert!(events.iter().all(|event| event["incident"]["victims"] == 2), "{events:#?}");
-    assert_eq!(machine::vmstat_kills() - before, 1, "the kernel counts one of them");
+    // The kernel counts one of them.
+    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 fn group_kill() {
@@ -336,12 +352,12 @@ fn large_group_kill() {
 /// `memory.oom.group`: the one that asked and all members die together, in one incident.
 #[track_caller]
 fn group_of(members: u64) {
-    let watcher = Watcher::start();
-    let before = machine::vmstat_kills();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("group");
     let limit = LIMIT + members * MIB;
     cgroup.limit(limit);
     cgroup.write("memory.oom.group", "1");
+    let account = Account::open(&[&cgroup]);
     let too_much = (limit + 64 * MIB).to_string();
     let mut hog = Hog::start(&cgroup, &["group", &too_much, &members.to_string()]);
     hog.go();
@@ -369,21 +385,25 @@ fn group_of(members: u64) {
     if members < 100 {
         assert!(events.iter().all(|event| event["incident"].get("complete").is_none()), "{events:#?}");
     }
-    let counted = machine::vmstat_kills() - before;
-    assert!(counted >= victims as u64 && counted <= victims as u64 + 1, "the kernel counts {counted} of {victims}");
+    // The one that was chosen is counted a second time when its turn as a member comes.
+    let kills = [(&cgroup, victims as u64 + 1)];
+    // Members that were just starting may have asked too.
+    account.assert(&Expected { ran_out: &[&cgroup], asked_again: true, kills: &kills, group: Some(&cgroup) });
     let incidents = r#"oom_incidents_total{node="test-node",namespace="",pod="",container="",scope="cgroup"}"#;
-    assert!((watcher.metric(incidents) - 1.0).abs() < 0.1, "one incident");
-    assert!((watcher.metric(r#"oom_kills_per_node_total{node="test-node"}"#) - victims as f64).abs() < 0.1);
+    assert!((watcher.grown(incidents) - 1.0).abs() < 0.1, "one incident");
+    assert!((watcher.grown(r#"oom_kills_per_node_total{node="test-node"}"#) - victims as f64).abs() < 0.1);
 }
 
 /// The switch above the cgroup that ran out does not count.
 fn group_above_the_domain() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let above = Cgroup::new("above");
     above.write("memory.oom.group", "1");
     let limited = above.child("limited");
     limited.limit(LIMIT);
-    let bystander = Hog::start(&above.child("bystander"), &["anon", "4096"]);
+    let beside = above.child("beside");
+    let bystander = Hog::start(&beside, &["anon", "4096"]);
+    let account = Account::open(&[&above, &limited, &beside]);
     let mut hog = Hog::start(&limited, &["anon", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
@@ -393,5 +413,6 @@ fn group_above_the_domain() {
     if machine::hook("out_of_memory") {
         assert_eq!(event["incident"]["group_kill"], false);
     }
+    account.assert(&Expected { ran_out: &[&limited], kills: &[(&limited, 1)], ..Expected::default() });
     drop(bystander);
 }

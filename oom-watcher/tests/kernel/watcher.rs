@@ -191,7 +191,7 @@ impl Watcher {
         events
     }
 
-    /// What has come by now.
+    /// Events that have come already.
     pub(crate) fn waiting(&self) -> Vec<Value> {
         self.events.try_iter().map(|(_, event)| event).collect()
     }
@@ -216,9 +216,7 @@ impl Watcher {
     /// The value of a sample on /metrics: its name with labels, as it stands there; 0 when it is not there.
     #[track_caller]
     pub(crate) fn metric(&self, sample: &str) -> f64 {
-        let page = self.get("/metrics");
-        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.trim().parse().expect("a number"))
+        sample_of(&self.get("/metrics"), sample)
     }
 
     /// The body of a page.
@@ -264,6 +262,13 @@ fn assert_schema(event: &Value) {
 
 fn schema(text: &str) -> Validator {
     jsonschema::validator_for(&serde_json::from_str(text).expect("JSON")).expect("a schema")
+}
+
+/// The value of a sample on a page of metrics; 0 when it is not there.
+#[track_caller]
+pub(crate) fn sample_of(page: &str, sample: &str) -> f64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }
 
 /// A number of an event, by JSON pointer.

@@ -1,13 +1,15 @@
 //! What ran out beside a plain limit: the machine, a limit that was lowered; and who asked.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use crate::{
+    account::{Account, Expected},
     cgroup::{self, Cgroup},
     hog::Hog,
     machine,
     scenario::Scenario,
-    watcher::{Watcher, number, text},
+    session::Session,
+    watcher::{number, text},
 };
 
 /// More than a guest has.
@@ -38,8 +40,9 @@ fn assert_machine(event: &serde_json::Value) {
 }
 
 fn the_machine_runs_out() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("unlimited");
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", TOO_MUCH, "1000"]);
     hog.go();
     hog.must_be_killed();
@@ -51,11 +54,13 @@ fn the_machine_runs_out() {
     if machine::hook("out_of_memory") {
         assert_eq!(event["incident"]["cause"], "allocation");
     }
+    account.assert(&Expected { kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 fn the_machine_runs_out_for_another() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let (holding, asking) = (Cgroup::new("holding"), Cgroup::new("asking"));
+    let account = Account::open(&[&holding, &asking]);
     let most = (free_bytes() / 2).to_string();
     let mut holder = Hog::start(&holding, &["anon", &most, "1000"]);
     let mut asker = Hog::start(&asking, &["anon", &most]);
@@ -70,7 +75,9 @@ fn the_machine_runs_out_for_another() {
     assert_machine(&event);
     assert_eq!(number(&event, "/victim/tgid"), u64::from(holder.pid()));
     assert_eq!(text(&event, "/cgroup/path"), holding.path());
-    watcher.rest();
+    let more = watcher.rest();
+    assert!(more.iter().all(|event| text(event, "/cgroup/path") == asking.path()), "{more:#?}");
+    account.assert(&Expected { kills: &[(&holding, 1), (&asking, more.len() as u64)], ..Expected::default() });
 }
 
 fn free_bytes() -> u64 {
@@ -80,8 +87,9 @@ fn free_bytes() -> u64 {
 }
 
 fn sysrq() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("sysrq");
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", "33554432", "1000"]);
     hog.go();
     hog.wait_until_full();
@@ -96,30 +104,33 @@ fn sysrq() {
         assert_eq!(event["incident"]["cause"], "sysrq");
         assert!(event["incident"].get("order").is_none(), "SysRq asks for no pages: {event:#}");
     }
+    account.assert(&Expected { kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 fn the_allocating_task() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     fs::write("/proc/sys/vm/oom_kill_allocating_task", "1").expect("the setting is there");
     let cgroup = Cgroup::new("allocating");
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", TOO_MUCH]);
     hog.go();
     hog.must_be_killed();
     fs::write("/proc/sys/vm/oom_kill_allocating_task", "0").expect("the setting is there");
-    let events = watcher.events(1);
-    let event = events.iter().find(|event| number(event, "/victim/tgid") == u64::from(hog.pid())).expect("the hog's");
-    assert_machine(event);
+    let event = watcher.exactly(1).remove(0);
+    assert_eq!(number(&event, "/victim/tgid"), u64::from(hog.pid()));
+    assert_machine(&event);
     if machine::hook("out_of_memory") {
         assert_eq!(event["incident"]["oom_kill_allocating_task"], true, "{event:#}");
     }
-    watcher.rest();
+    account.assert(&Expected { kills: &[(&cgroup, 1)], ..Expected::default() });
 }
 
 /// Who lowers `memory.max` below the usage starts the OOM killer without asking for memory.
 fn the_limit_is_lowered() {
-    let watcher = Watcher::start();
+    let watcher = Session::open();
     let cgroup = Cgroup::new("lowered");
     cgroup.limit(64 << 20);
+    let account = Account::open(&[&cgroup]);
     let mut hog = Hog::start(&cgroup, &["anon", "33554432"]);
     hog.go();
     hog.wait_until_full();
@@ -134,5 +145,7 @@ fn the_limit_is_lowered() {
     if machine::hook("memory_max_write") {
         assert_eq!(event["incident"]["cause"], "limit_write", "{event:#}");
     }
-    std::thread::sleep(Duration::from_millis(10));
+    // The writer asks until the usage is below the limit.
+    let kills = [(&cgroup, 1)];
+    account.assert(&Expected { ran_out: &[&cgroup], asked_again: true, kills: &kills, group: None });
 }

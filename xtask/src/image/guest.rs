@@ -65,6 +65,7 @@ fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: Option<&Str
         initramfs,
         cgroup_v1: kernel.cgroup_v1,
         memory: MEMORY,
+        disk: None,
         arguments: &arguments,
         time_limit: TIME_LIMIT,
     };

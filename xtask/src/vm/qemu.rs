@@ -38,6 +38,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) cgroup_v1: bool,
     /// In MiB.
     pub(crate) memory: u32,
+    /// A disk for swap.
+    pub(crate) disk: Option<&'a Path>,
     /// Arguments of the suite.
     pub(crate) arguments: &'a [String],
     pub(crate) time_limit: Duration,
@@ -76,6 +78,11 @@ impl Guest<'_> {
         command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-no-reboot"]);
         command.args(["-m", &self.memory.to_string()]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
+        if let Some(disk) = self.disk {
+            // Debian builds this driver into every kernel for clouds, and no other of a disk.
+            let drive = format!("file={},if=none,id=disk,format=raw,cache=unsafe", disk.display());
+            command.args(["-drive", &drive, "-device", "nvme,drive=disk,serial=disk"]);
+        }
         command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
         // Quiet: the kernel's lines about each kill would cut through those of the suite. A panic is printed all the same.
         // A busy host stops a guest for longer than the 20 seconds that are a lockup by default.
