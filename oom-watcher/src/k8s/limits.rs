@@ -21,6 +21,8 @@ pub(super) struct Limits {
     pub(super) missing_for: Duration,
     /// Time between two lists of the node's pods.
     pub(super) list_every: Duration,
+    /// The same after the API forbade it: without `list` on pods, which is the default, that does not change soon.
+    pub(super) list_forbidden_for: Duration,
     /// Time between two changes of one Event.
     pub(super) patch_every: Duration,
     /// An Event that was not raised for this long is closed: the next kill makes a new one.
@@ -55,6 +57,7 @@ impl Default for Limits {
             found_for: seconds(600),
             missing_for: seconds(30),
             list_every: seconds(30),
+            list_forbidden_for: seconds(600),
             patch_every: seconds(10),
             series_idle: seconds(360),
             event_patience: seconds(600),
