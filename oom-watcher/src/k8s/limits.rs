@@ -15,14 +15,12 @@ pub(super) struct Limits {
     pub(super) lookup_every: Duration,
     /// A kill that is older than this is not enriched any more.
     pub(super) patience: Duration,
-    /// How long an answer about a pod stands.
+    /// How long an answer about a pod stands, and the answer that pods may not be listed.
     pub(super) found_for: Duration,
     /// How long the answer stands that there is no such pod.
     pub(super) missing_for: Duration,
     /// Time between two lists of the node's pods.
     pub(super) list_every: Duration,
-    /// The same after the API forbade it: without `list` on pods, which is the default, that does not change soon.
-    pub(super) list_forbidden_for: Duration,
     /// Time between two changes of one Event.
     pub(super) patch_every: Duration,
     /// An Event that was not raised for this long is closed: the next kill makes a new one.
@@ -57,7 +55,6 @@ impl Default for Limits {
             found_for: seconds(600),
             missing_for: seconds(30),
             list_every: seconds(30),
-            list_forbidden_for: seconds(600),
             patch_every: seconds(10),
             series_idle: seconds(360),
             event_patience: seconds(600),

@@ -102,7 +102,7 @@ impl Lookup {
         self.turn(api, give_up).await?;
         let list = api.pods_of(&self.node).await;
         let forbidden = list.as_ref().err() == Some(&ApiOutcome::Forbidden);
-        let pause = if forbidden { self.limits.list_forbidden_for } else { self.limits.list_every };
+        let pause = if forbidden { self.limits.found_for } else { self.limits.list_every };
         self.list_at = Instant::now() + pause;
         match list {
             Ok(list) => self.listed = list.by_uid().collect(),
