@@ -56,7 +56,9 @@ class Agent:
 def run_check(pages: list[str | None], folder: Path, seconds: float) -> subprocess.CompletedProcess[str]:
     """Runs the script of the container `check`, and ends it after that time, as the pod's deadline would."""
     shell, *options, script = container("check")["command"]
-    script = script.replace("/tmp/metrics", str(folder / "metrics")).replace("sleep 2", "sleep 0.2")
+    for path in ("/tmp/metrics", "/state/before"):
+        script = script.replace(path, str(folder / Path(path).name))
+    script = script.replace("sleep 2", "sleep 0.2")
     agent = Agent(pages)
     environment = {"URL": agent.url, "POD_NAME": POD, "POD_NAMESPACE": NAMESPACE, "PATH": "/usr/bin:/bin"}
     try:
@@ -71,11 +73,28 @@ def run_check(pages: list[str | None], folder: Path, seconds: float) -> subproce
 def test_passes_once_the_kill_has_this_pods_labels(tmp_path: Path, need):
     need("wget")
     other = series(5, pod="another")
-    result = run_check([None, other + series(0), other + series(1)], tmp_path, 20)
+    result = run_check([None, other, other + series(0), other + series(1)], tmp_path, 20)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "no answer from the agent" in result.stdout
     assert "shows no kill of oom-watcher/oom-watcher-test-kill/victim yet" in result.stdout
     assert "the agent counted the kill" in result.stdout and series(1).strip() in result.stdout
+
+
+def test_kills_of_an_earlier_test_do_not_pass_for_this_ones(tmp_path: Path, need):
+    need("wget")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_check([series(3)], tmp_path, 1.5)
+    assert (tmp_path / "before").read_text() == "3\n"
+    # A second start of the container does not count anew.
+    result = run_check([series(4)], tmp_path, 20)
+    assert result.returncode == 0 and series(4).strip() in result.stdout, result.stdout + result.stderr
+
+
+def test_the_victim_is_killed_only_after_the_earlier_kills_are_counted():
+    script = container("victim")["command"][2]
+    assert script.index("until [ -e /state/before ]") < script.index("touch /state/killed")
+    shared = [{mount["name"] for mount in container(name)["volumeMounts"]} for name in ("victim", "check")]
+    assert "state" in shared[0] & shared[1]
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,14 @@ impl Health {
         if before == trouble {
             return;
         }
+        let optional = verb == ApiVerb::List;
         let verb = verb.as_str();
         match trouble {
             None => info!(verb, "The Kubernetes API answers again"),
+            // A choice of whoever installed this, and not a trouble.
+            Some(ApiOutcome::Forbidden) if optional => {
+                info!("This agent may not list pods: a pod that has no name on its node has no Event");
+            }
             Some(ApiOutcome::Forbidden) => warn!(verb, "The Kubernetes API forbids what was asked of it"),
             Some(outcome) => warn!(verb, outcome = outcome.as_str(), "The Kubernetes API does not answer"),
         }

@@ -15,7 +15,7 @@ pub(super) struct Limits {
     pub(super) lookup_every: Duration,
     /// A kill that is older than this is not enriched any more.
     pub(super) patience: Duration,
-    /// How long an answer about a pod stands.
+    /// How long an answer about a pod stands, and the answer that pods may not be listed.
     pub(super) found_for: Duration,
     /// How long the answer stands that there is no such pod.
     pub(super) missing_for: Duration,

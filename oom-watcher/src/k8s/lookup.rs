@@ -101,7 +101,9 @@ impl Lookup {
     async fn list(&mut self, api: &mut Api, give_up: Instant) -> Result<(), Missing> {
         self.turn(api, give_up).await?;
         let list = api.pods_of(&self.node).await;
-        self.list_at = Instant::now() + self.limits.list_every;
+        let forbidden = list.as_ref().err() == Some(&ApiOutcome::Forbidden);
+        let pause = if forbidden { self.limits.found_for } else { self.limits.list_every };
+        self.list_at = Instant::now() + pause;
         match list {
             Ok(list) => self.listed = list.by_uid().collect(),
             Err(outcome) if outcome.is_transient() => return Err(Missing::Skipped),

@@ -84,6 +84,16 @@ impl Cluster {
         })
     }
 
+    /// What the cluster complains of there, for whoever reads of a failure.
+    pub(crate) fn warnings_in(&self, namespace: &str) -> String {
+        let columns = "custom-columns=ABOUT:.regarding.name,REASON:.reason,NOTE:.note";
+        let only = ["--field-selector", "type=Warning", "--no-headers", "-o", columns];
+        match self.kubectl(&[&["get", "events.events.k8s.io", "-n", namespace], &only[..]].concat(), "") {
+            Ok(warnings) => format!("the warnings of its namespace:\n{}", warnings.trim_end()),
+            Err(error) => format!("the warnings of its namespace cannot be read: {error:#}"),
+        }
+    }
+
     /// The agent's Event on that pod.
     pub(crate) fn event_of(&self, namespace: &str, pod: &str) -> Result<Option<Value>> {
         let events = self.get(&["events.events.k8s.io", "-n", namespace])?;

@@ -46,11 +46,12 @@ fn main() -> ExitCode {
 fn run(cluster: &Cluster, image: &str) -> Result<()> {
     let namespace = Namespace::create(cluster)?;
     cluster.create(&victim(namespace.name(), image))?;
-    let pod = until(START, "the container is killed", || {
+    let killed = until(START, "the container is killed", || {
         let pod = cluster.get(&["pod", "victim", "-n", namespace.name()])?;
         let hog = statuses(&pod).find(|status| status["name"] == "hog");
         Ok(hog.is_some_and(|hog| hog["state"]["terminated"].is_object()).then_some(pod))
-    })?;
+    });
+    let pod = killed.with_context(|| cluster.warnings_in(namespace.name()))?;
     let node = pod["spec"]["nodeName"].as_str().context("the pod has no node")?;
     let agent = cluster.agent_on(node)?;
 
@@ -97,6 +98,8 @@ fn victim(namespace: &str, image: &str) -> Value {
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
+            // Nothing that the victim does not need may keep it from its start.
+            "automountServiceAccountToken": false,
             "containers": [
                 { "name": "calm", "image": image, "command": ["sleep", "3600"], "resources": limits("32Mi") },
                 // The pause is for the container's link, which the kubelet makes after the first process.

@@ -241,6 +241,23 @@ fn a_pod_without_a_name_is_found_in_one_list_of_the_node() {
 }
 
 #[test]
+fn a_list_that_is_forbidden_is_not_asked_for_all_day() {
+    run(async {
+        let server = Server::start(fixed(Reply::status(403)));
+        let limits = Limits { list_every: Duration::from_millis(10), ..quick() };
+        let agent = Agent::start(&server, limits, true, false);
+        agent.deliver(&unnamed("first"));
+        until_outcome(&agent, Failed, 1).await;
+        for uid in ["second", "third"] {
+            tokio::time::sleep(limits.list_every * 2).await;
+            agent.deliver(&unnamed(uid));
+        }
+        until_outcome(&agent, NotFound, 2).await;
+        assert_eq!(server.asked().len(), 1, "{:?}", server.lines());
+    });
+}
+
+#[test]
 fn pods_are_asked_for_at_a_limited_rate() {
     run(async {
         let server = Server::start(fixed(Reply::status(404)));
