@@ -5,13 +5,15 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 use tonic::Status;
 
@@ -27,6 +29,8 @@ use crate::{
 const LINK_DELAY: Duration = Duration::from_millis(4);
 /// How long a container may take to its kill.
 const EXIT: Duration = Duration::from_secs(30);
+/// Containers that may wait at the gate: each takes one line of it.
+const CONTAINERS_MAX: usize = 64;
 /// Namespace of all pods here.
 pub(crate) const NAMESPACE: &str = "team-a";
 
@@ -44,7 +48,9 @@ impl<'a> Kubelet<'a> {
         for name in ["containers", "pods", "shared"] {
             fs::create_dir(directory.path().join(name)).expect("the directory is ours");
         }
-        Self { client: containerd.client(), handler, directory }
+        let kubelet = Self { client: containerd.client(), handler, directory };
+        mknodat(CWD, kubelet.gate(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("the directory is ours");
+        kubelet
     }
 
     /// Its `/var/log/containers`.
@@ -58,8 +64,21 @@ impl<'a> Kubelet<'a> {
     }
 
     /// A directory that every container has as `/shared`.
-    pub(crate) fn shared(&self) -> PathBuf {
+    fn shared(&self) -> PathBuf {
         self.directory.path().join("shared")
+    }
+
+    /// Lets all containers go on that wait at `/shared/gate`, and those that come to it while the answer lives. Waiting
+    /// costs them nothing, so thirty can do it in an emulated machine.
+    #[track_caller]
+    pub(crate) fn open_gate(&self) -> File {
+        let mut gate = File::options().read(true).write(true).open(self.gate()).expect("the gate is there");
+        gate.write_all(&[b'\n'; CONTAINERS_MAX]).expect("a pipe holds that");
+        gate
+    }
+
+    fn gate(&self) -> PathBuf {
+        self.shared().join("gate")
     }
 
     /// A pod with its sandbox running.

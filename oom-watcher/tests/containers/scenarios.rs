@@ -1,7 +1,6 @@
 //! The kills, each with what the agent must say of it.
 
 use std::{
-    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -32,7 +31,7 @@ const GULP: &str = "exec dd if=/dev/zero of=/dev/null bs=64M count=1";
 /// The same, when it has long had its link.
 const LATER: &str = "sleep 0.5; exec tail /dev/zero";
 /// The same, when the suite says so.
-const ON_SIGNAL: &str = "while [ ! -e /shared/go ]; do sleep 0.02; done; exec tail /dev/zero";
+const ON_SIGNAL: &str = "read go < /shared/gate; exec tail /dev/zero";
 const IDLE: &str = "exec sleep 1000";
 
 /// One scenario, for each runtime.
@@ -262,7 +261,7 @@ fn thirty_at_once(stage: &Stage) {
     let names: Vec<String> = (0..5).map(|number| format!("app-{number}")).collect();
     let containers: Vec<Container> =
         pods.iter().flat_map(|pod| names.iter().map(move |name| pod.run_container(spec(name, ON_SIGNAL), 0))).collect();
-    fs::write(kubelet.shared().join("go"), "").expect("the directory is ours");
+    let _open = kubelet.open_gate();
     let kills = stage.kills(&watcher, containers.len());
     for container in &containers {
         let of_it = kills.iter().find(|kill| text(kill, "/kubernetes/container_id") == container.id);
@@ -382,7 +381,7 @@ fn zero_series(stage: &Stage) {
     // One more look at the changes of the index.
     thread::sleep(Duration::from_secs(11));
     assert_counted(&watcher, &second, 0);
-    fs::write(kubelet.shared().join("go"), "").expect("the directory is ours");
+    let _open = kubelet.open_gate();
     let kill = stage.kill(&watcher);
     assert_linked(&kill, &second);
     assert_counted(&watcher, &second, 1);
@@ -415,12 +414,10 @@ fn the_clock_is_set(stage: &Stage) {
         container.unlink();
         thread::sleep(Duration::from_millis(100));
         set_clock(hours);
-        let go = kubelet.shared().join("go");
-        fs::write(&go, "").expect("the directory is ours");
+        let _open = kubelet.open_gate();
         let kill = stage.kill(&watcher);
         assert_full(&kill, &container, "index");
         assert_counted(&watcher, &container, u64::from(attempt) + 1);
-        fs::remove_file(go).expect("the directory is ours");
     }
 }
 

@@ -30,7 +30,7 @@ START_SECONDS = 30
 # Scrapes, and evaluations of the alerts, that a kill is given to show.
 SETTLE_SECONDS = 4 * SCRAPE_SECONDS
 # Queries that return nothing on a healthy node, by design.
-EMPTY_WHEN_WELL = {"Missed kills (B)"}
+EMPTY_WHEN_WELL = {"Missed kills (B)", "Attribution of kills (B)"}
 
 
 class PrometheusMissing(Exception):
