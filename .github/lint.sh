@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks the workflows against GitHub's own schema, for what makes them unsafe, and the shell in them and elsewhere. The
-# environment is made once (needs PyPI). requirements.txt is `pip-compile --generate-hashes --strip-extras` of requirements.in.
+# Checks the workflows against GitHub's own schema, for what makes them unsafe, and the shell in them and elsewhere; then runs the
+# hooks of pre-commit as a user does. The environment is made once (needs PyPI).
 set -eu
 cd "$(dirname "$0")/.."
 venv=${CARGO_TARGET_DIR:-target}/workflow-venv
@@ -18,3 +18,4 @@ rm -rf "$runs"
 mkdir "$runs"
 "$venv/bin/python" .github/runs.py "$runs" .github/workflows/*.yml
 git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" "$runs"/*.sh
+PRE_COMMIT_HOME=$venv/pre-commit "$venv/bin/pre-commit" run --all-files

@@ -1,6 +1,7 @@
 """The chart's documents: their links lead somewhere, and what they name exists."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,16 @@ def test_every_stage_of_the_agent_has_its_row_in_the_runbook():
     stages = {labels["stage"] for name, labels, _ in contract.series(page) if name == "oom_watcher_lost_events_total"}
     runbook = (DOCS / "operations.md").read_text()
     assert {stage for stage in stages if f"| `{stage}` |" not in runbook} == {"report"}, "nothing can be lost there"
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path, need):
+    (unit,) = re.findall(r"^```ini\n(.*?)^```$", (DOCS / "install.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "ExecStart=/usr/local/bin/oom-watcher " in unit
+    # A program that is there on any machine; the rest is as documented.
+    file = tmp_path / "oom-watcher.service"
+    file.write_text(unit.replace("/usr/local/bin/oom-watcher", "/bin/true"))
+    command = [need("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", file]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    file.write_text(file.read_text().replace("NoNewPrivileges", "NoNewPrivilege"))
+    assert "Unknown key" in subprocess.run(command, capture_output=True, text=True, check=False).stderr

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
@@ -22,7 +22,8 @@ const PACKAGES: [(&str, &str); 19] = [
     ("crun", "crun"),
     ("runc", "runc"),
     ("ip", "iproute2"),
-    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("systemd-analyze", "systemd"),
     ("promtool", "prometheus"),
     ("kubectl", "kubernetes-client"),
     ("wget", "wget"),

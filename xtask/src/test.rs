@@ -14,6 +14,16 @@ use crate::paths;
 
 const CONTAINERS: &[Need] =
     &[Need::Root, Need::Program("containerd"), Need::Program("runc"), Need::Program("crun"), Need::Program("busybox")];
+const IMAGE: &[Need] = &[
+    Need::Root,
+    Need::Program("buildah"),
+    Need::Program("mmdebstrap"),
+    Need::Program("crun"),
+    Need::Program("runc"),
+    Need::Program("prometheus"),
+];
+/// It takes the image of the step before.
+const IMAGE_GUEST: &[Need] = &[Need::Root, Need::Program("mmdebstrap"), Need::Program("qemu-system-x86_64")];
 const GUEST_AMD64: &[Need] = &[Need::Program("qemu-system-x86_64"), Need::Program("apt-get")];
 const GUEST_ARM64: &[Need] =
     &[Need::Program("qemu-system-aarch64"), Need::Program("apt-get"), Need::Program("aarch64-linux-gnu-gcc")];
@@ -57,7 +67,8 @@ const STEPS: &[Step] = &[
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
-    step("image", &[Need::Root, Need::Program("buildah"), Need::Program("mmdebstrap")], &["xtask", "image"]),
+    step("image", IMAGE, &["xtask", "image"]),
+    step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),

@@ -40,6 +40,8 @@ fn build(nightly: &Nightly, folder: &Path, arch: Arch, sysroot: &Path) -> Result
     let target = source.join("target");
     let mut cargo = nightly.cargo();
     cargo.args(["build", "--quiet", "--release", "-Z", "build-std=std,panic_abort", "--target", &arch.triple()]);
+    // The release profile links with LTO, which wants what cargo leaves out of a library that is built without.
+    cargo.env("RUSTFLAGS", "-C embed-bitcode=yes");
     cargo.arg("--target-dir").arg(&target).current_dir(&source);
     process::run(&mut cargo)?;
     // Under another name until it is whole.

@@ -153,6 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn the_tables_of_the_page_are_in_this_form() {
+        let page = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
+        for [begin, end] in [REASONS, KERNELS] {
+            let (_, rest) = page.split_once(begin).unwrap();
+            let (table, _) = rest.split_once(end).unwrap();
+            assert_eq!(table, format!("\n\n{}\n", markdown(&parse(table))));
+        }
+    }
+
+    #[test]
     fn a_cell_says_what_is_missing() {
         let full = serde_json::json!({"error": null, "names": ["namespace"], "scope": "kernel", "rss_error_bytes": null, "breakdown": true});
         assert_eq!(cell(&full), "named, scope read, RSS exact, with breakdown");
