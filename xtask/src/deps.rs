@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
@@ -25,6 +25,7 @@ const PACKAGES: [(&str, &str); 19] = [
     ("curl", "curl"),
     ("promtool", "prometheus"),
     ("kubectl", "kubernetes-client"),
+    ("valgrind", "valgrind"),
     ("wget", "wget"),
     // The keys of the kernels' index; on Debian it is always there, on Ubuntu it is not.
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod bpf_linker;
 mod btf_excerpt;
 mod deny;
@@ -58,6 +59,8 @@ enum Task {
     Chart,
     /// Checks licences, sources and advisories of the dependencies
     Deny,
+    /// Measures the agent, or holds what does not wobble against its budgets
+    Bench(bench::Options),
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -86,6 +89,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Chart => process::run(&mut std::process::Command::new(paths::workspace().join("tests/chart/run.sh"))),
         Task::Deny => deny::run(),
+        Task::Bench(options) => bench::run(options),
         Task::Test(options) => test::run(options),
     }
 }

@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     step("build-ebpf", &[Need::Program("rustup")], &["xtask", "build-ebpf", "--check"]),
     step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
     step("deny", &[], &["xtask", "deny"]),
+    step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
