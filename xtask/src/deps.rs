@@ -26,6 +26,7 @@ const PACKAGES: [(&str, &str); 20] = [
     ("systemd-analyze", "systemd"),
     ("promtool", "prometheus"),
     ("kubectl", "kubernetes-client"),
+    ("valgrind", "valgrind"),
     ("wget", "wget"),
     // The keys of the kernels' index; on Debian it is always there, on Ubuntu it is not.
     ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod bpf_linker;
 mod btf_excerpt;
 mod cargo_tool;
@@ -69,6 +70,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Watches hours of mixed load, and closes the account
     Soak(soak::Options),
+    /// Measures the agent, or holds what does not wobble against its budgets
+    Bench(bench::Options),
     /// Runs every check and says what ran, what did not and why
     Test(test::Options),
 }
@@ -101,6 +104,7 @@ fn run(task: &Task) -> Result<()> {
         Task::E2e => test::run_e2e(),
         Task::Fuzz(options) => fuzz::run(options),
         Task::Soak(options) => soak::run(options),
+        Task::Bench(options) => bench::run(options),
         Task::Test(options) => test::run(options),
     }
 }

@@ -65,6 +65,7 @@ const STEPS: &[Step] = &[
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
+    step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("image", IMAGE, &["xtask", "image"]),

@@ -5,8 +5,8 @@ use std::fs;
 use rustix::mm::{Advice, madvise};
 use tracing::debug;
 
-/// Empty pages of the heap, and the mappings of code that may not run again. The code stays in the kernel's page cache; what
-/// is called again is mapped again, without a read from disk.
+/// Empty pages of the heap, and the pages of code and constants, most of which will not be used again. These stay in the
+/// kernel's page cache; what is used again is mapped again, without a read from disk.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes no pointer and may be made at any time (malloc_trim(3)).
@@ -14,11 +14,11 @@ pub fn give_back() {
         libc::malloc_trim(0)
     };
     // What cannot be read is not given back, and nothing else is lost.
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, length) in maps.lines().filter_map(code) {
+    let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    for (start, length) in unchanged(&smaps) {
         let address = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: the mapping is one of a file, private and not writable, so its pages hold what the file holds and nothing
-        // else: whoever reads them next gets the same bytes.
+        // SAFETY: the mapping is one of a file, private, not writable, and no page of it differs from the file: whoever reads
+        // them next gets the same bytes.
         let given = unsafe { madvise(address, length, Advice::LinuxDontNeed) };
         if let Err(error) = given {
             debug!(error = &error as &dyn std::error::Error, "Pages of code are not given back");
@@ -26,41 +26,68 @@ pub fn give_back() {
     }
 }
 
-/// Address and length of a mapping that is a file's code, from a line of `/proc/self/maps`: `start-end r-xp offset device inode
-/// path`. A writable mapping, or one that is not of a file, has what no file has.
-fn code(line: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_whitespace();
+/// Address and length of the mappings in `/proc/self/smaps` that hold nothing but what their file holds: private, not
+/// writable, and without a page of their own (relocated data is such pages behind a mapping that is not writable any more).
+fn unchanged(smaps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut mapping = None;
+    for line in smaps.lines() {
+        if let Some(amount) = line.strip_prefix("Anonymous:") {
+            found.extend(mapping.take().filter(|_| amount.trim() == "0 kB"));
+        } else if line.split(' ').next().is_some_and(|first| first.contains('-')) {
+            mapping = of_file(line);
+        }
+    }
+    found
+}
+
+/// A mapping's head: `start-end permissions offset device inode path`.
+fn of_file(head: &str) -> Option<(usize, usize)> {
+    let mut fields = head.split_whitespace();
     let (start, end) = fields.next()?.split_once('-')?;
     let permissions = fields.next()?;
     let path = fields.nth(3)?;
     let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-    (permissions == "r-xp" && path.starts_with('/')).then_some((start, end.checked_sub(start)?))
+    (matches!(permissions, "r-xp" | "r--p") && path.starts_with('/')).then_some((start, end.checked_sub(start)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_code_of_files_is_given_back() {
-        let text = "55fd7e837000-55fd7ec15000 r-xp 00215000 fe:00 10010695                   /oom-watcher";
-        assert_eq!(code(text), Some((0x55fd_7e83_7000, 0x3d_e000)));
-        for line in [
-            "55fd7ec15000-55fd7ec65000 r--p 005f2000 fe:00 10010695                   /oom-watcher",
-            "55fd7e837000-55fd7ec15000 rwxp 00215000 fe:00 10010695                   /oom-watcher",
-            "55fd7e837000-55fd7ec15000 r-xs 00215000 fe:00 10010695                   /oom-watcher",
-            "7ffd1e9f5000-7ffd1e9f7000 r-xp 00000000 00:00 0                          [vdso]",
-            "7fbe7e659000-7fbe7e75a000 r-xp 00000000 00:00 0",
-            "nonsense",
-            "",
-        ] {
-            assert_eq!(code(line), None, "{line}");
-        }
+    #[track_caller]
+    fn check(head: &str, anonymous: &str, expected: &[(usize, usize)]) {
+        let smaps = format!("{head}\nSize: 248 kB\nRss: 100 kB\nAnonymous: {anonymous}\nVmFlags: rd ex mr mw me\n");
+        assert_eq!(unchanged(&smaps), expected, "{head}");
     }
 
     #[test]
-    fn what_was_given_back_still_runs() {
+    fn code_and_constants_of_files_are_given_back() {
+        check("1000-3000 r-xp 00215000 fe:00 10010695                   /oom-watcher", "0 kB", &[(0x1000, 0x2000)]);
+        check("1000-3000 r--p 00000000 fe:00 10010695                   /oom-watcher", "0 kB", &[(0x1000, 0x2000)]);
+    }
+
+    #[test]
+    fn what_no_file_holds_is_kept() {
+        check("1000-3000 r--p 005f2000 fe:00 10010695                   /oom-watcher", "8 kB", &[]);
+        check("1000-3000 rw-p 00215000 fe:00 10010695                   /oom-watcher", "0 kB", &[]);
+        check("1000-3000 rwxp 00215000 fe:00 10010695                   /oom-watcher", "0 kB", &[]);
+        check("1000-3000 r--s 00001000 00:10 1038                       anon_inode:bpf-map", "0 kB", &[]);
+        check("1000-3000 r-xp 00000000 00:00 0                          [vdso]", "0 kB", &[]);
+        check("1000-3000 r--p 00000000 00:00 0", "0 kB", &[]);
+        assert_eq!(unchanged("nonsense\nAnonymous: 0 kB\n"), []);
+    }
+
+    #[test]
+    fn a_page_of_its_own_in_one_mapping_says_nothing_of_the_next() {
+        let smaps = "1000-2000 r--p 0 fe:00 1 /a\nAnonymous: 4 kB\n2000-3000 r-xp 0 fe:00 1 /a\nAnonymous: 0 kB\n";
+        assert_eq!(unchanged(smaps), [(0x2000, 0x1000)]);
+    }
+
+    #[test]
+    fn what_was_given_back_is_there() {
+        static CONSTANT: &str = "unchanged";
         give_back();
-        assert_eq!(code("1-2 r-xp 0 0 0 /f"), Some((1, 1)));
+        assert_eq!(CONSTANT, ["un", "changed"].concat());
     }
 }

@@ -1,0 +1,70 @@
+//! Measures the agent's parts on their own. Every command writes one JSON object to standard output; `cargo xtask bench` runs
+//! them, puts them beside what it measures of the agent itself, and knows what the figures should be.
+
+#![forbid(unsafe_code)]
+
+mod memory;
+mod node;
+mod poll;
+mod recorded;
+mod scrape;
+mod stages;
+
+use std::{alloc::System, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Counts allocations; the allocator below is the agent's.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[derive(Parser)]
+#[command(name = "benches", about)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Time and allocations of each stage, from recorded bytes
+    Stages(stages::Options),
+    /// The same kills through all stages, with nothing measured: for callgrind
+    Replay(stages::Options),
+    /// Memory of a process that has replayed more and more kills
+    Memory(memory::Options),
+    /// Time and size of /metrics
+    Scrape(scrape::Options),
+    /// The common design as a yard-stick: looks into the ring buffer every so often (root)
+    Poll(poll::Options),
+    /// Writes the bytes of the next kill of this machine to a file (root)
+    Record {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match &Arguments::parse().bench {
+        Bench::Stages(options) => stages::run(options).and_then(|result| print(&result)),
+        Bench::Replay(options) => stages::replay(options),
+        Bench::Memory(options) => memory::run(options).and_then(|result| print(&result)),
+        Bench::Scrape(options) => scrape::run(options).and_then(|result| print(&result)),
+        Bench::Poll(options) => poll::run(options),
+        Bench::Record { file } => poll::record(file),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(result: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(result)?);
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask bench`: what the agent costs and how fast it is, measured on this machine with real kills and written to
+//! `benches/results.json`; `docs/performance.md` is rendered from that file alone.
+//!
+//! This file owns the order; each module measures one thing, and none says what is good. `--budgets` is the other half: what
+//! does not wobble, held against `benches/budgets.json`.
+
+mod agent;
+mod api;
+mod budgets;
+mod kills;
+mod latency;
+mod machine;
+mod parts;
+mod report;
+mod standing;
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::{paths, process};
+
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only what does not wobble, and fail where it is over its budget
+    #[arg(long, conflicts_with_all = ["render", "kills", "seconds"])]
+    budgets: bool,
+    /// Measure nothing: render docs/performance.md from the results that are there
+    #[arg(long)]
+    render: bool,
+    /// Kills of each case of the latency
+    #[arg(long, default_value_t = 100)]
+    kills: usize,
+    /// Seconds that the agent is watched doing nothing
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// `cargo xtask bench`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.render {
+        return report::write(&read()?);
+    }
+    let programs = Programs::build()?;
+    if options.budgets {
+        return budgets::hold(&programs);
+    }
+    ensure!(process::is_root()?, "the agent and its kills need root");
+    // Every part is written as soon as it is there: a part that fails costs what comes after it only.
+    let mut results = json!({ "machine": machine::describe()? });
+    let parts: [(&str, &dyn Fn() -> Result<Value>); 7] = [
+        ("sizes", &|| parts::sizes(&programs)),
+        ("stages", &|| parts::stages(&programs)),
+        ("scrape", &|| parts::scrape(&programs)),
+        ("growth", &|| parts::growth(&programs)),
+        ("api", &|| api::measure(&programs)),
+        ("standing", &|| standing::measure(&programs, options.seconds)),
+        ("latency", &|| latency::measure(&programs, options.kills)),
+    ];
+    for (name, measure) in parts {
+        println!("== {name}");
+        results[name] = measure().with_context(|| format!("cannot measure {name}"))?;
+        results["machine"]["load_at_end"] = json!(machine::load()?);
+        save(&results)?;
+    }
+    report::write(&results)
+}
+
+/// What is run.
+pub(crate) struct Programs {
+    /// The agent, as a user builds it.
+    agent: PathBuf,
+    /// Its parts on their own.
+    benches: PathBuf,
+}
+
+impl Programs {
+    fn build() -> Result<Self> {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--package", "benches"]);
+        process::run(cargo.current_dir(paths::workspace()))?;
+        let folder = paths::target().join("release");
+        Ok(Self { agent: folder.join("oom-watcher"), benches: folder.join("benches") })
+    }
+
+    /// The JSON that a command of `benches` writes.
+    fn bench(&self, arguments: &[&str]) -> Result<Value> {
+        let text = process::output(Command::new(&self.benches).args(arguments))?;
+        serde_json::from_str(&text).with_context(|| format!("benches wrote {text:?}"))
+    }
+}
+
+fn results() -> PathBuf {
+    paths::workspace().join("benches/results.json")
+}
+
+fn read() -> Result<Value> {
+    let file = results();
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
+}
+
+fn save(value: &Value) -> Result<()> {
+    let file = results();
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The value at `share` (0 to 1) of what was measured: the nearest rank.
+fn quantile(values: &mut [f64], share: f64) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    let rank = (values.len().saturating_sub(1) as f64 * share).round() as usize;
+    values.get(rank).copied().context("nothing was measured")
+}

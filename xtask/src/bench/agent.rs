@@ -1,0 +1,174 @@
+//! A running agent, seen from outside: its lines with the time at which they came, its port, its figures in /proc.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{kills, machine};
+
+/// How long anything may take before the bench gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A child that writes a line for each kill; ended when dropped.
+pub(super) struct Watcher {
+    child: Child,
+    lines: Receiver<(SystemTime, Value)>,
+    /// From exec to the line that says it watches.
+    pub(super) started_in: Duration,
+    port: u16,
+}
+
+impl Watcher {
+    /// Starts the agent, on CPU `cpu`, and waits until it watches.
+    pub(super) fn agent(program: &Path, cpu: Option<usize>) -> Result<Self> {
+        Self::agent_with(program, cpu, &[], &[])
+    }
+
+    /// Starts it with more arguments and variables than it needs.
+    pub(super) fn agent_with(
+        program: &Path,
+        cpu: Option<usize>,
+        arguments: &[&str],
+        environment: &[(&str, &Path)],
+    ) -> Result<Self> {
+        let fixed =
+            ["--output", "json", "--metrics-port", "0", "--metrics-address", "127.0.0.1", "--node-name", "bench"];
+        Self::start(program, cpu, &[&fixed, arguments].concat(), environment, "Watching for OOM kills")
+    }
+
+    /// Starts the polling loop.
+    pub(super) fn polling(program: &Path, cpu: Option<usize>) -> Result<Self> {
+        Self::start(program, cpu, &["poll", "--every", "100"], &[], "Polling")
+    }
+
+    fn start(
+        program: &Path,
+        cpu: Option<usize>,
+        arguments: &[&str],
+        environment: &[(&str, &Path)],
+        ready: &str,
+    ) -> Result<Self> {
+        let mut command = match cpu {
+            // It becomes the program: the process id stays.
+            Some(cpu) => {
+                let mut taskset = Command::new("taskset");
+                taskset.args(["-c", &cpu.to_string()]).arg(program);
+                taskset
+            }
+            None => Command::new(program),
+        };
+        command.envs(environment.iter().copied());
+        command.args(arguments).env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        let lines = follow(child.stdout.take().context("it is piped")?);
+        let mut log = BufReader::new(child.stderr.take().context("it is piped")?).lines();
+        let mut watcher = Self { child, lines, started_in: Duration::ZERO, port: 0 };
+        for line in &mut log {
+            let line = line.context("cannot read the log")?;
+            if line.contains(ready) {
+                watcher.started_in = started.elapsed();
+                watcher.port = port(&line);
+                // What it logs from now on has to go somewhere.
+                thread::spawn(move || log.for_each(drop));
+                return Ok(watcher);
+            }
+        }
+        bail!("{} does not watch", program.display())
+    }
+
+    /// The next line about a kill of the bench: how many milliseconds after the time of the kill, which it gives, it came.
+    pub(super) fn latency_ms(&self) -> Result<f64> {
+        let (came, line) = loop {
+            let next = self.lines.recv_timeout(PATIENCE).context("no line")?;
+            if next.1["cgroup"]["path"].as_str().is_some_and(|path| path.ends_with(kills::CONTAINER)) {
+                break next;
+            }
+        };
+        let time = line["time"].as_str().context("a line without a time")?;
+        let killed: jiff::Timestamp = time.parse().with_context(|| format!("{time:?} is no time"))?;
+        let came = jiff::Timestamp::try_from(came)?;
+        Ok(came.duration_since(killed).as_secs_f64() * 1e3)
+    }
+
+    /// The page of /metrics.
+    pub(super) fn scrape(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).context("cannot read the page")?;
+        Ok(page)
+    }
+
+    /// A number of `/proc/<pid>/status` or `smaps_rollup`, in KiB.
+    pub(super) fn kib(&self, file: &str, name: &str) -> Result<u64> {
+        let text = machine::read(&format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().context("not a number")
+    }
+
+    /// Times that its threads were switched to, and the time that they ran, in nanoseconds.
+    pub(super) fn switches_and_ns(&self) -> Result<(u64, u64)> {
+        let mut total = (0, 0);
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).context("the agent is gone")? {
+            let text = fs::read_to_string(task?.path().join("schedstat")).context("cannot read schedstat")?;
+            let mut fields = text.split_whitespace().map(str::parse::<u64>);
+            let ran = fields.next().context("schedstat is empty")??;
+            total.0 += fields.nth(1).context("schedstat is short")??;
+            total.1 += ran;
+        }
+        Ok(total)
+    }
+
+    /// Runs, nanoseconds and instructions of each kernel program that it holds.
+    pub(super) fn programs(&self) -> Result<Vec<(u64, u64)>> {
+        let mut programs = Vec::new();
+        for file in fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).context("the agent is gone")? {
+            let text = fs::read_to_string(file?.path()).unwrap_or_default();
+            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            if let (Some(_), Some(runs), Some(ns)) = (field("prog_type:"), field("run_cnt:"), field("run_time_ns:")) {
+                programs.push((runs, ns));
+            }
+        }
+        Ok(programs)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads lines as they come, each with its time.
+fn follow(stdout: ChildStdout) -> Receiver<(SystemTime, Value)> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let came = SystemTime::now();
+            let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+            // What the API adds to a kill is another line.
+            if line["type"] != "enrichment" && sender.send((came, line)).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// The port that the agent says it listens on; the polling loop has none.
+fn port(line: &str) -> u16 {
+    let digits = line.split("address=127.0.0.1:").nth(1).map(|rest| rest.split(' ').next().unwrap_or_default());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}

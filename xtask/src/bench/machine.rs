@@ -1,0 +1,35 @@
+//! What the figures were measured on.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::{paths, process};
+
+/// Processor, kernel, load and commit.
+pub(super) fn describe() -> Result<Value> {
+    let cpuinfo = read("/proc/cpuinfo")?;
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let git =
+        process::output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(paths::workspace()));
+    Ok(json!({
+        "processor": model.map_or("not known", |(_, model)| model),
+        "cpus": std::thread::available_parallelism()?.get(),
+        "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
+        "rustc": process::output(Command::new("rustc").arg("--version"))?.trim(),
+        "commit": git.unwrap_or_default().trim(),
+        "load_at_start": load()?,
+    }))
+}
+
+/// Processes that want a CPU, averaged over the last minute.
+pub(super) fn load() -> Result<f64> {
+    let text = read("/proc/loadavg")?;
+    let first = text.split_whitespace().next().context("/proc/loadavg is empty")?;
+    first.parse().context("the load is no number")
+}
+
+pub(super) fn read(file: &str) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+}
