@@ -56,6 +56,7 @@ const STEPS: &[Step] = &[
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
+    step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("image", &[Need::Root, Need::Program("buildah"), Need::Program("mmdebstrap")], &["xtask", "image"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
