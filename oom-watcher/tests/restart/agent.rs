@@ -101,7 +101,7 @@ impl Launch {
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
-                if sender.send(event).is_err() {
+                if is_ours(&event) && sender.send(event).is_err() {
                     break;
                 }
             }
@@ -240,6 +240,12 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A kill in a cgroup of this suite: others on the machine may be killed too.
+fn is_ours(event: &Value) -> bool {
+    let ours = format!("/oom-test-{}-", std::process::id());
+    event.pointer("/cgroup/path").and_then(Value::as_str).is_some_and(|path| path.starts_with(&ours))
 }
 
 /// The process that was killed, of an event.

@@ -8,7 +8,7 @@ use crate::{
     Scenario,
     agent::{Agent, Launch},
     anywhere,
-    kills::{Victims, kill, victims},
+    kills::{Victims, account, counted, kill, victims},
     world::{self, Disk},
 };
 
@@ -52,11 +52,12 @@ fn three_kills_while_nobody_watches() {
     let killed = kill(3);
     let mut agent = Agent::start(&arguments(&disk, &state));
     assert_eq!(victims(&agent.exactly(3)), killed);
-    assert_eq!(agent.metric(RECOVERED), Some(3.0));
+    let recovered = agent.metric(RECOVERED);
+    assert!(recovered.is_some_and(|kills| kills >= 3.0), "{recovered:?}");
     assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0), "the hooks saw them");
     let more = kill(2);
     assert_eq!(victims(&agent.exactly(2)), more, "and it goes on");
-    assert_eq!(agent.metric(RECOVERED), Some(3.0));
+    assert_eq!(agent.metric(RECOVERED), recovered, "those were there");
     assert_eq!(agent.stop(), Vec::<serde_json::Value>::new());
     let mut agent = Agent::start(&arguments(&disk, &state));
     assert_eq!(agent.exactly(0).len(), 0, "each is told once");
@@ -136,14 +137,13 @@ fn the_ring_fills_while_nobody_reads() {
     let agent = Agent::start(&arguments);
     settle();
     agent.kill();
+    let before = counted();
     let killed = kill(70);
-    let mut agent = Agent::start(&arguments);
-    let lost = agent.metric(LOST).expect("it is counted from the start") as usize;
-    assert!(lost > 0 && lost < 70, "{lost} lost");
-    let told = victims(&agent.exactly(70 - lost));
-    assert!(told.is_subset(&killed));
+    let agent = Agent::start(&arguments);
+    let told = victims(&agent.rest());
+    let others = counted() - before - 70;
+    account(&killed, &told, agent.metric(LOST).expect("it is counted from the start"), others);
     assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0), "they are counted as lost already");
-    println!("70 kills: {} told, {lost} counted as lost", told.len());
 }
 
 /// The old one is asked to end and the new one starts while processes are killed without pause: each is told by one of them.
