@@ -57,6 +57,11 @@ impl Audit {
         self.kernel_at_start
     }
 
+    /// Kills that the hooks had seen by then: pinned ones go on counting from watcher to watcher.
+    pub fn seen_at_start(&self) -> u64 {
+        self.seen_at_start
+    }
+
     /// A group kill was reported, or a kill of which it is not known: its first victim may count twice.
     pub fn group_kill(&mut self) {
         self.group_kills += 1;
@@ -75,7 +80,7 @@ impl Audit {
 }
 
 /// Kills that the hooks saw and that the kernel counts.
-fn seen(counters: &KernelCounters) -> u64 {
+pub fn seen(counters: &KernelCounters) -> u64 {
     let count = |slot: u32| counters[slot as usize];
     (count(counter::KILLS_SENT) + count(counter::KILLS_LOST)).saturating_sub(count(counter::SHARED_MM_KILLS))
 }

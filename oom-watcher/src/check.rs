@@ -15,6 +15,7 @@ use crate::{
         load::{self, HookStatus},
         plan::{self, Plan},
     },
+    oom_score,
 };
 
 /// Why the findings could not be given.
@@ -45,6 +46,7 @@ struct Findings {
     perf_event_paranoid: String,
     memory_cgroup: String,
     own_memory_limit: String,
+    own_oom_score_adj: String,
     oom_kills_since_boot: String,
     hooks: Vec<HookFinding>,
     /// What reports lack here, beside what the hooks that are not attached cost.
@@ -140,10 +142,27 @@ fn describe(facts: &Facts) -> Findings {
         own_memory_limit: fact(&facts.own_memory_limit, |limit| {
             limit.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"))
         }),
+        own_oom_score_adj: own_oom_score_adj(facts),
         oom_kills_since_boot: audit::kernel_kills(std::path::Path::new("/proc"))
             .map_or_else(|error| crate::command::chain(&error), |kills| kills.to_string()),
         hooks: Vec::new(),
         missing: Vec::new(),
+    }
+}
+
+/// What it is, and what it becomes when the watcher runs.
+fn own_oom_score_adj(facts: &Facts) -> String {
+    match oom_score::current(std::path::Path::new("/proc")) {
+        Err(error) => crate::command::chain(&error),
+        Ok(value) if value <= oom_score::WANTED => value.to_string(),
+        Ok(value) if facts.capabilities.as_ref().is_ok_and(|capabilities| capabilities.sys_resource) => {
+            format!("{value}, lowered to {} when it runs", oom_score::WANTED)
+        }
+        Ok(value) => format!(
+            "{value}: the OOM killer may choose the watcher early; {} takes CAP_SYS_RESOURCE or, in Kubernetes, the priority \
+             class system-node-critical",
+            oom_score::WANTED
+        ),
     }
 }
 
@@ -204,6 +223,7 @@ fn text(findings: &Findings) -> String {
         ("perf_event_paranoid", &findings.perf_event_paranoid),
         ("memory cgroup", &findings.memory_cgroup),
         ("own memory limit", &findings.own_memory_limit),
+        ("own oom_score_adj", &findings.own_oom_score_adj),
         ("OOM kills since boot", &findings.oom_kills_since_boot),
     ];
     for (name, value) in rows {

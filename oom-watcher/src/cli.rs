@@ -28,6 +28,8 @@ pub mod defaults {
     pub const SERIES_RETENTION: &str = "3600";
     /// `--rust-log`
     pub const RUST_LOG: &str = "info";
+    /// `--seccomp`
+    pub const SECCOMP: &str = "errno";
     /// `drill --timeout`, in seconds.
     pub const DRILL_TIMEOUT: &str = "10";
 }
@@ -132,6 +134,17 @@ pub struct Options {
     /// Size of the buffer between kernel and watcher: a power of two, in whole pages
     #[arg(long, env, value_name = "BYTES", default_value = defaults::RING_BUFFER_SIZE, help_heading = "Kernel")]
     pub ring_buffer_size: String,
+    /// What the kernel does with a system call that the watcher, once it watches, has no use for: errno refuses it, kill ends
+    /// the watcher, off lets it pass
+    #[arg(long, env, value_name = "ACTION", default_value = defaults::SECCOMP, help_heading = "Kernel")]
+    pub seccomp: String,
+
+    /// Directory for a small file that tells the next watcher how far this one came [default: none is kept]
+    #[arg(long, env, value_name = "DIR", help_heading = "Restarts")]
+    pub state_dir: Option<String>,
+    /// Directory in a BPF file system, in which the hooks stay attached while no watcher runs [default: they are detached]
+    #[arg(long, env, value_name = "DIR", help_heading = "Restarts")]
+    pub pin_dir: Option<String>,
 
     /// Directory whose links name the node's containers
     #[arg(long, env, value_name = "DIR", default_value = defaults::CONTAINER_LOG_DIR, help_heading = NAMES)]

@@ -65,6 +65,17 @@ pub enum OutputFormat {
     Json,
 }
 
+/// What the kernel does with a system call that a watching watcher has no use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Lets it pass: there is no filter.
+    Off,
+    /// Refuses it with EPERM.
+    Errno,
+    /// Ends the watcher: for tests, and for those who prefer no watcher to a compromised one.
+    Kill,
+}
+
 /// What the watcher runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -76,6 +87,12 @@ pub struct Config {
     pub node_name: String,
     /// Size of the ring buffer in bytes (`--ring-buffer-size`): a power of two, in whole pages.
     pub ring_buffer_bytes: u32,
+    /// What becomes of unexpected system calls (`--seccomp`).
+    pub seccomp: Seccomp,
+    /// Directory of the state file (`--state-dir`); none means that none is kept.
+    pub state_dir: Option<PathBuf>,
+    /// Directory in which programs are pinned (`--pin-dir`); none means that they end with the watcher.
+    pub pin_dir: Option<PathBuf>,
     /// The HTTP server and what it shows.
     pub metrics: MetricsConfig,
     /// Where names of containers come from.
@@ -140,6 +157,8 @@ pub struct ConfigError {
 enum Expected {
     #[error("is neither text nor json")]
     Format,
+    #[error("is none of off, errno and kill")]
+    Seccomp,
     #[error("is neither true nor false")]
     Bool,
     #[error("is not a whole number from {min} to {max}")]
@@ -179,6 +198,9 @@ impl Config {
                 .name()?,
             ring_buffer_bytes: required("ring-buffer-size", &options.ring_buffer_size, defaults::RING_BUFFER_SIZE)
                 .ring_size(surroundings.page_size)?,
+            seccomp: required("seccomp", &options.seccomp, defaults::SECCOMP).seccomp()?,
+            state_dir: optional("state-dir", options.state_dir.as_deref()).map(Setting::path).transpose()?,
+            pin_dir: optional("pin-dir", options.pin_dir.as_deref()).map(Setting::path).transpose()?,
             metrics: MetricsConfig::new(options)?,
             names: NamesConfig::new(options)?,
             kubernetes: KubernetesConfig::new(options)?,
@@ -261,6 +283,15 @@ impl Setting<'_> {
             "text" => Ok(OutputFormat::Text),
             "json" => Ok(OutputFormat::Json),
             _ => Err(self.bad(Expected::Format)),
+        }
+    }
+
+    fn seccomp(self) -> Result<Seccomp, ConfigError> {
+        match self.text {
+            "off" => Ok(Seccomp::Off),
+            "errno" => Ok(Seccomp::Errno),
+            "kill" => Ok(Seccomp::Kill),
+            _ => Err(self.bad(Expected::Seccomp)),
         }
     }
 

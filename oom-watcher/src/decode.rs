@@ -103,6 +103,12 @@ impl Shape {
     }
 }
 
+/// Whether a record that could not be decoded may have been a kill. Version and kind are the first two fields of every record
+/// of every version, and the end of an incident has had one kind.
+pub fn may_be_kill(bytes: &[u8]) -> bool {
+    bytes.len() < size_of::<Header>() || field!(bytes, 0, Header, kind, u16) != KIND_INCIDENT_END
+}
+
 impl Decoder {
     /// Decodes one record.
     pub fn decode(&self, bytes: &[u8]) -> Result<Record, DecodeError> {

@@ -14,6 +14,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
+    attach,
     config::Config,
     decode::{OomKill, Record},
     kernel::{
@@ -101,7 +102,7 @@ pub fn drill(config: &Config, timeout: Duration) -> Result<(), DrillError> {
 
 async fn run_drill(config: &Config, timeout: Duration) -> Result<(), DrillError> {
     let started = Instant::now();
-    let (plan, loaded) = run::attach(config.ring_buffer_bytes).map_err(DrillError::Watch)?;
+    let (plan, loaded) = attach::attach(config.ring_buffer_bytes).map_err(DrillError::Watch)?;
     let attached = started.elapsed();
     let (events, _counters, _hooks, _programs) = loaded.into_parts();
     let mut reader = Reader::new(events).map_err(DrillError::Reader)?;

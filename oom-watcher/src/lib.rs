@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod assemble;
+pub mod attach;
 pub mod attribute;
 pub mod audit;
 pub mod cgroup;
@@ -29,11 +30,15 @@ pub mod incident;
 pub mod k8s;
 pub mod kernel;
 pub mod names;
+pub mod oom_score;
+pub mod past;
 pub mod pipeline;
 pub mod privileges;
 pub mod report;
 pub mod run;
 pub mod scope;
+pub mod seccomp;
 pub mod sinks;
 mod size;
+pub mod state;
 pub mod telemetry;

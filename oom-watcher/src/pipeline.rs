@@ -19,16 +19,18 @@ use crate::{
     attribute::{Attributed, Outcome, Resolver},
     audit::{self, Audit},
     cgroup::{Node, identify},
-    decode::{Decoder, MemcgFigures, Record},
+    decode::{self, Decoder, MemcgFigures, Record},
     health::Health,
     incident::{Assembler, Member},
     kernel::reader::Reader,
     names::{ContainerName, Names},
+    past::Past,
     scope::{self, Decision, PageCounters},
     sinks::{
         Sinks,
         metrics::{ContainerLabels, KillMetrics},
     },
+    state::{Account, StateFile},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
@@ -63,8 +65,12 @@ pub struct Pipeline {
     pub assembler: Assembler,
     /// The account, where the kernel keeps one.
     pub audit: Option<Audit>,
+    /// What the next watcher will find, where that is wanted.
+    pub state: Option<StateFile>,
     /// The incident whose group kill is already in the account.
     pub audited_incident: u64,
+    /// What is known of the time before the start.
+    pub past: Past,
     /// What the first kill of the newest incident said of the memory.
     pub first: Option<FirstKill>,
 }
@@ -110,8 +116,10 @@ impl Pipeline {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         let mut records: Vec<Record> = Vec::new();
+        self.take_predecessors();
         let ended = loop {
             let deadline = self.assembler.deadline();
+            let state_due = self.state.as_ref().and_then(StateFile::due);
             tokio::select! {
                 biased;
                 () = &mut shutdown => break Ended::Shutdown,
@@ -123,6 +131,7 @@ impl Pipeline {
                     let members = self.assembler.expire(Instant::now());
                     self.attribute_all(members);
                 }
+                () = until(state_due) => self.write_state(&counters),
                 Some(found) = self.waiting.join_next() => self.found(found),
                 _ = tick.tick() => self.tick(&counters),
             }
@@ -137,6 +146,7 @@ impl Pipeline {
         while let Some(found) = self.waiting.join_next().await {
             self.found(found);
         }
+        self.close_state(&counters).await;
         Ok((ended, self.sinks))
     }
 
@@ -145,14 +155,20 @@ impl Pipeline {
             return;
         }
         for record in records.drain(..) {
-            let members = match record {
-                Record::Kill(kill) => self.assembler.kill(kill, Instant::now()),
-                Record::IncidentEnd(end) => self.assembler.end(&end),
-            };
-            self.attribute_all(members);
+            if !self.past.is_predecessors(&record) {
+                self.take_one(record);
+            }
         }
         // The clock may have been set since: the next batch is dated by the clock of its time.
         self.decoder.boot_to_wall = boot_to_wall();
+    }
+
+    fn take_one(&mut self, record: Record) {
+        let members = match record {
+            Record::Kill(kill) => self.assembler.kill(kill, Instant::now()),
+            Record::IncidentEnd(end) => self.assembler.end(&end),
+        };
+        self.attribute_all(members);
     }
 
     /// Kills whose names are known go out now, in their order; the others as soon as their names are found.
@@ -214,13 +230,56 @@ impl Pipeline {
     fn report(&mut self, kill: &Waiting) {
         self.telemetry.count_attribution(kill.who.attribution.result, kill.who.attribution.source);
         self.telemetry.count_passed(Stage::Attribute);
+        if self.past.is_recovered(&kill.member.kill) {
+            self.telemetry.count_recovered();
+        }
         let report = assemble::report(&self.names, &kill.member, kill.decision.clone(), kill.who.clone());
         debug!(incident = report.incident.id, tgid = report.victim.tgid, "Reporting a kill");
         self.sinks.deliver(&report);
+        if let Some(state) = &mut self.state {
+            state.changed(Instant::now());
+        }
+    }
+
+    /// The ring buffer was found empty a moment ago, so the kills that the kernel has counted by now are reported.
+    fn write_state(&mut self, counters: &impl Fn() -> KernelCounters) {
+        let Some(account) = self.state_account(counters) else { return };
+        if let Some(state) = &mut self.state {
+            state.write(account, Instant::now());
+        }
+    }
+
+    async fn close_state(&mut self, counters: &impl Fn() -> KernelCounters) {
+        let account = self.state_account(counters);
+        if let (Some(state), Some(account)) = (self.state.take(), account) {
+            state.close(account).await;
+        }
+    }
+
+    fn state_account(&self, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
+        // Without the kernel's count, which has been said at the start, there is no state file.
+        let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
+        Some(Account::new(&self.names.boot, kernel, self.past.counters_id(), audit::seen(&counters())))
+    }
+
+    /// Reports what predecessors left.
+    fn take_predecessors(&mut self) {
+        let mut records = Vec::new();
+        for mut predecessor in self.past.predecessors() {
+            predecessor.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
+        }
+        records.retain(|record| self.past.is_predecessors(record));
+        for record in records {
+            self.take_one(record);
+        }
     }
 
     /// The kernel's own count has the first victim of a group kill twice.
     fn account(&mut self, member: &Member) {
+        // One of before the start is not in the account.
+        if self.past.is_recovered(&member.kill) {
+            return;
+        }
         if member.group_kill != Some(false) && self.audited_incident != member.incident_ns {
             self.audited_incident = member.incident_ns;
             if let Some(audit) = &mut self.audit {
@@ -248,6 +307,10 @@ impl Pipeline {
         let Some(audit) = &mut self.audit else { return };
         match audit::kernel_kills(Path::new("/proc")) {
             Ok(kernel) => {
+                // Kills that nobody saw are this watcher's to count, not the next one's.
+                if let Some(state) = self.state.as_mut().filter(|state| state.differs(kernel)) {
+                    state.changed(Instant::now());
+                }
                 let missed = audit.missed(kernel, &counters());
                 self.telemetry.set_missed_kills(missed);
             }
@@ -265,7 +328,7 @@ fn decode(decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8], records: &mut 
             records.push(record);
         }
         Err(error) => {
-            telemetry.count_lost(Stage::Decode, 1);
+            telemetry.count_lost(Stage::Decode, u64::from(decode::may_be_kill(bytes)));
             error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
         }
     }

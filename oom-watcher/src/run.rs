@@ -15,10 +15,11 @@ use tracing::{info, warn};
 
 use crate::{
     assemble::NodeNames,
+    attach::{self, Hooks},
     attribute::{Resolver, Sources},
     audit::{self, Audit},
     cgroup::Node,
-    config::{Config, NamesConfig},
+    config::{Config, NamesConfig, Seccomp},
     decode::Decoder,
     enrichment::Enrichment,
     exposition::Exposition,
@@ -28,17 +29,20 @@ use crate::{
     k8s,
     kernel::{
         counters::Counters,
-        facts::{Facts, Roots},
-        load::{self, HookStatus, LoadError, Loaded},
+        load::{HookStatus, LoadError},
         memory,
-        plan::{self, Plan, PlanError, SwapCounter},
+        pin::PinError,
+        plan::{Plan, PlanError, SwapCounter},
         reader::Reader,
     },
     names::{self, Feed, Limits, Names, Scanner},
+    oom_score::{self, OomScoreError},
     pipeline::{Pipeline, boot_to_wall},
     privileges::{self, PrivilegesError},
+    seccomp::{self, SeccompError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
-    telemetry::{KernelCounters, NamesState, Telemetry},
+    state::{Account, StateFile},
+    telemetry::{KernelCounters, NamesState, Stage, Telemetry, events::StateNotRead},
 };
 
 /// How long lines that are already queued may take to be written at the end. The kubelet gives 30 seconds in all.
@@ -53,9 +57,15 @@ pub enum RunError {
     /// The kernel refused.
     #[error("cannot start watching")]
     Load(#[source] LoadError),
+    /// The directory for what is pinned.
+    #[error("cannot keep the hooks attached beyond this watcher")]
+    Pin(#[source] PinError),
     /// Capabilities.
     #[error("cannot give up the privileges that are not needed any more")]
     Privileges(#[source] PrivilegesError),
+    /// System calls.
+    #[error("cannot refuse the system calls that are not needed any more")]
+    Seccomp(#[source] SeccompError),
     /// The address or port.
     #[error("cannot serve metrics")]
     Bind(#[source] BindError),
@@ -103,10 +113,14 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let kubernetes = k8s::prepare(&config.kubernetes, &config.node_name, Arc::clone(&telemetry))
         .await
         .map_err(RunError::Kubernetes)?;
-    let (plan, loaded) = attach(config.ring_buffer_bytes)?;
+    let Hooks { plan, loaded, pins, past } = attach::attach_as(config)?;
+    telemetry.set_pinned(pins.is_some());
+    lower_oom_score(&telemetry);
     // Before any other thread exists: each would keep the capabilities that it was started with.
     privileges::drop_all().map_err(RunError::Privileges)?;
+    refuse_system_calls(config, &telemetry)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
+    telemetry.count_lost(Stage::RingBuffer, past.lost());
     announce_hooks(&hooks, &telemetry);
     health.set_attached(true);
     let pages = Pages::new(
@@ -127,9 +141,17 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     info!(%address, node = config.node_name, "Watching for OOM kills");
     let counters = Arc::new(counters);
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
+    let names = NodeNames { node: config.node_name.clone(), boot: boot_id() };
+    let audit = open_audit(&counters, &telemetry);
     let pipeline = Pipeline {
         decoder: decoder(&plan),
-        names: NodeNames { node: config.node_name.clone(), boot: boot_id() },
+        state: open_state(
+            config.state_dir.as_deref(),
+            audit.map(|audit| past.account(&names.boot, &audit)),
+            &telemetry,
+        ),
+        past,
+        names,
         node: own_node(config.names.pod_uid.as_deref()),
         containers: containers.clone(),
         resolver,
@@ -139,7 +161,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         telemetry: Arc::clone(&telemetry),
         health,
         assembler: Assembler::default(),
-        audit: open_audit(&counters, &telemetry),
+        audit,
         audited_incident: 0,
         first: None,
     };
@@ -162,15 +184,6 @@ fn publish_to(metrics: &Arc<KillMetrics>, stdout: &StdoutSink) -> impl Fn(&Enric
         metrics.enrich(enrichment);
         stdout.deliver_enrichment(enrichment);
     }
-}
-
-/// Facts → plan → programs in the kernel. The facts, with 5 MB of BTF, are gone when this returns.
-pub fn attach(ring_buffer_bytes: u32) -> Result<(Plan, Loaded), RunError> {
-    let facts = Facts::probe(&Roots::default());
-    let plan = plan::plan(&facts).map_err(RunError::Plan)?;
-    drop(facts);
-    let loaded = load::load(&plan, ring_buffer_bytes).map_err(RunError::Load)?;
-    Ok((plan, loaded))
 }
 
 /// What decoding needs of the plan.
@@ -261,6 +274,45 @@ fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
             None
         }
     }
+}
+
+/// The state file, and what it tells of the time before.
+fn open_state(dir: Option<&Path>, now: Option<Account>, telemetry: &Arc<Telemetry>) -> Option<StateFile> {
+    let (file, now) = (StateFile::new(dir?, Arc::clone(telemetry)), now?);
+    if let Some(before) = file.read() {
+        match now.unwatched_since(&before) {
+            Ok(kills) => {
+                telemetry.set_unwatched_kills(kills);
+                info!(kills, rebooted = before.boot_id != now.boot_id, "Kills since the watcher before, not reported");
+            }
+            Err(error) => StateNotRead { error: &error }.emit(telemetry),
+        }
+    }
+    Some(file)
+}
+
+fn lower_oom_score(telemetry: &Telemetry) {
+    match oom_score::lower(Path::new("/proc")) {
+        Ok(value) => telemetry.set_oom_score_adj(value),
+        Err(error) => {
+            if let OomScoreError::Lower { current, .. } = error {
+                telemetry.set_oom_score_adj(current);
+            }
+            // Most containers may not: the cluster's operator does it by the pod's priority class.
+            info!(error = &error as &dyn std::error::Error, "The OOM killer may choose this watcher early");
+        }
+    }
+}
+
+/// Installs the filter of system calls. A kernel that has none is no reason not to watch, but where the filter is to kill,
+/// somebody relies on it.
+fn refuse_system_calls(config: &Config, telemetry: &Telemetry) -> Result<(), RunError> {
+    match seccomp::install(config.seccomp, config.state_dir.is_some()) {
+        Ok(()) => telemetry.set_seccomp(config.seccomp != Seccomp::Off),
+        Err(error) if config.seccomp == Seccomp::Kill => return Err(RunError::Seccomp(error)),
+        Err(error) => warn!(error = &error as &dyn std::error::Error, "Unexpected system calls are not refused"),
+    }
+    Ok(())
 }
 
 /// Where this node begins in the cgroup tree, from the agent's own path. Inside a private cgroup namespace that path is not

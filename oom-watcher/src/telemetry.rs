@@ -3,6 +3,7 @@
 //! Every series of a closed set exists at zero from the start, so that the first loss is seen by `rate()`. Counting never
 //! blocks; nothing here knows what an event means. Log lines that belong to a count are in [`events`].
 
+mod continuity;
 pub mod events;
 mod families;
 mod kubernetes;
@@ -86,6 +87,7 @@ pub struct Telemetry {
     /// At most one per hook and method: a closed set of the kernel stage.
     hooks: Mutex<BTreeMap<(&'static str, &'static str), bool>>,
     attributions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    continuity: continuity::ContinuityCounters,
     kubernetes: kubernetes::KubernetesCounters,
     kernel_counters: OnceLock<Box<dyn Fn() -> KernelCounters + Send + Sync>>,
     names: OnceLock<Box<dyn Fn() -> NamesState + Send + Sync>>,
@@ -262,6 +264,7 @@ impl Collector for Telemetry {
         self.encode_audit(&mut page)?;
         self.encode_attributions(&mut page)?;
         self.encode_limits(&mut page)?;
+        self.encode_continuity(&mut page)?;
         self.encode_names(&mut page)?;
         self.encode_kubernetes(&mut page)
     }

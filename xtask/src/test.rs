@@ -67,6 +67,7 @@ const STEPS: &[Step] = &[
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
+    step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),

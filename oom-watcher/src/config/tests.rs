@@ -22,6 +22,9 @@ fn the_defaults_are_the_documented_ones() {
         log_filter: "info".to_owned(),
         node_name: "host-1".to_owned(),
         ring_buffer_bytes: 512 * 1024,
+        seccomp: Seccomp::Errno,
+        state_dir: None,
+        pin_dir: None,
         metrics: MetricsConfig {
             address: None,
             port: 8080,
@@ -51,6 +54,9 @@ fn every_flag_arrives() {
         "--rust-log=warn,oom_watcher=debug",
         "--node-name=worker-1",
         "--ring-buffer-size=1048576",
+        "--seccomp=kill",
+        "--state-dir=/var/lib/oom-watcher",
+        "--pin-dir=/sys/fs/bpf/oom-watcher",
         "--metrics-address=::1",
         "--metrics-port=0",
         "--zero-series=false",
@@ -71,6 +77,9 @@ fn every_flag_arrives() {
         log_filter: "warn,oom_watcher=debug".to_owned(),
         node_name: "worker-1".to_owned(),
         ring_buffer_bytes: 1024 * 1024,
+        seccomp: Seccomp::Kill,
+        state_dir: Some("/var/lib/oom-watcher".into()),
+        pin_dir: Some("/sys/fs/bpf/oom-watcher".into()),
         metrics: MetricsConfig {
             address: Some("::1".parse().unwrap()),
             port: 0,
@@ -131,6 +140,9 @@ fn a_bad_value_is_named_with_its_flag_and_variable() {
         ("ring-buffer-size", "32768", range),
         ("ring-buffer-size", "524289", ring),
         ("ring-buffer-size", "786432", ring),
+        ("seccomp", "trap", "is none of off, errno and kill"),
+        ("state-dir", "state", "is not an absolute path"),
+        ("pin-dir", "bpf:pins", "is not an absolute path"),
         ("container-log-dir", "var/log", "is not an absolute path"),
         ("pod-log-dir", ".", "is not an absolute path"),
         ("crio-bundle-dir", "crio", "is not an absolute path"),
@@ -236,11 +248,14 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 17] = [
+const FLAGS: [&str; 20] = [
     "output",
     "rust-log",
     "node-name",
     "ring-buffer-size",
+    "seccomp",
+    "state-dir",
+    "pin-dir",
     "metrics-address",
     "metrics-port",
     "zero-series",

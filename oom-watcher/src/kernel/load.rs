@@ -6,12 +6,23 @@
 
 mod unparsed;
 
-use std::{collections::HashMap, error::Error, os::fd::AsFd as _, panic::resume_unwind, thread};
+use std::{
+    collections::HashMap,
+    error::Error,
+    ops::{Deref, DerefMut},
+    os::fd::AsFd as _,
+    panic::resume_unwind,
+    thread,
+};
 
 use aya::{
-    Ebpf, EbpfError,
+    EbpfError,
     maps::{Array, Map, MapData, MapError, RingBuf},
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{
+        FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint,
+        kprobe::KProbeLink,
+        links::{FdLink, LinkError},
+    },
 };
 use oom_watcher_common::layout::{Layout, hook as hook_bit};
 
@@ -20,7 +31,7 @@ use super::counters::Counters;
 use super::plan::{Hook, HookPlan, Method, Plan};
 
 /// The kernel program, built by `cargo xtask build-ebpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/oom-watcher.bpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/oom-watcher.bpf.o");
 
 /// Why the watcher could not start in this kernel.
 #[derive(Debug, thiserror::Error)]
@@ -77,16 +88,82 @@ pub struct Loaded {
     pub events: RingBuf<MapData>,
     /// The kernel side's counters.
     pub counters: Counters,
+    /// The kernel's identifier of the map of the counters: another one for each map of a boot, and rising.
+    pub counters_id: u32,
     /// What became of each hook.
     pub hooks: Vec<HookStatus>,
     /// The programs and their links: they live as long as this.
-    programs: Programs,
+    pub(super) programs: Programs,
 }
 
-/// Programs and links: held, never read.
-#[derive(Debug)]
+/// Programs and links: held, until they are pinned. Dropping it detaches what is not pinned.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Programs {
-    _ebpf: Ebpf,
+    /// None: they were taken over, and their links hold them.
+    _ebpf: Option<Ebpf>,
+    counters: Option<MapData>,
+    links: Vec<(&'static str, HookLink)>,
+    _adopted: Vec<FdLink>,
+}
+
+/// One link of a program.
+#[derive(Debug)]
+pub(super) enum HookLink {
+    /// The kernel's own object, which can be pinned.
+    Object(FdLink),
+    /// A probe by a perf event, before Linux 5.15 without such an object.
+    Probe(KProbeLink),
+}
+
+impl TryFrom<HookLink> for FdLink {
+    type Error = LinkError;
+
+    fn try_from(link: HookLink) -> Result<Self, LinkError> {
+        match link {
+            HookLink::Object(link) => Ok(link),
+            HookLink::Probe(link) => link.try_into(),
+        }
+    }
+}
+
+impl Programs {
+    /// Those that another watcher has pinned.
+    pub(super) fn adopted(links: Vec<FdLink>) -> Self {
+        Self { _ebpf: None, counters: None, links: Vec::new(), _adopted: links }
+    }
+
+    /// The map of the counters, where this watcher has made it.
+    pub(super) fn counters(&self) -> Option<&MapData> {
+        self.counters.as_ref()
+    }
+
+    pub(super) fn take_links(&mut self) -> Vec<(&'static str, HookLink)> {
+        std::mem::take(&mut self.links)
+    }
+
+    pub(super) fn keep(&mut self, program: &'static str, link: FdLink) {
+        self.links.push((program, HookLink::Object(link)));
+    }
+}
+
+/// The object as aya loads it, with the links that were taken out of it.
+struct Ebpf {
+    object: aya::Ebpf,
+    links: Vec<(&'static str, HookLink)>,
+}
+
+impl Deref for Ebpf {
+    type Target = aya::Ebpf;
+
+    fn deref(&self) -> &aya::Ebpf {
+        &self.object
+    }
+}
+
+impl DerefMut for Ebpf {
+    fn deref_mut(&mut self) -> &mut aya::Ebpf {
+        &mut self.object
+    }
 }
 
 /// The read-only global, as aya wants it.
@@ -101,21 +178,25 @@ unsafe impl aya::Pod for Global {}
 /// Loads the programs that the plan calls for and attaches them.
 pub fn load(plan: &Plan, ring_buffer_size: u32) -> Result<Loaded, LoadError> {
     let global = Global(plan.layout);
-    let mut ebpf = unparsed::loader()
+    let object = unparsed::loader()
         .map_err(LoadError::FileLimit)?
         .override_global("LAYOUT", &global, true)
         .map_max_entries("EVENTS", ring_buffer_size)
         .load(OBJECT)
         .map_err(|source| LoadError::Maps { hint: hint(&source), source })?;
+    let mut ebpf = Ebpf { object, links: Vec::new() };
     let events =
         RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|source| LoadError::Map { name: "EVENTS", source })?;
-    let Map::Array(counters) = take(&mut ebpf, "COUNTERS")? else {
+    let Map::Array(counters_map) = take(&mut ebpf, "COUNTERS")? else {
         return Err(LoadError::Incomplete("array COUNTERS"));
     };
-    let counters = Counters::map(counters.fd().as_fd()).map_err(LoadError::Counters)?;
+    let counters = Counters::map(counters_map.fd().as_fd()).map_err(LoadError::Counters)?;
+    let info = counters_map.info().map_err(|source| LoadError::Map { name: "COUNTERS", source })?;
     let tracepoints = load_tracepoints(&mut ebpf);
     let hooks = attach_all(&mut ebpf, &tracepoints, &plan.hooks)?;
-    Ok(Loaded { events, counters, hooks, programs: Programs { _ebpf: ebpf } })
+    let links = std::mem::take(&mut ebpf.links);
+    let programs = Programs { _ebpf: Some(ebpf), counters: Some(counters_map), links, _adopted: Vec::new() };
+    Ok(Loaded { events, counters, counters_id: info.id(), hooks, programs })
 }
 
 impl Loaded {
@@ -215,52 +296,57 @@ fn attach_by(ebpf: &mut Ebpf, tracepoints: &Verdicts, plan: &HookPlan, method: M
     }
 }
 
-fn raw_tracepoint(ebpf: &mut Ebpf, tracepoints: &Verdicts, name: &str) -> Result<Option<u32>, String> {
+fn raw_tracepoint(ebpf: &mut Ebpf, tracepoints: &Verdicts, name: &'static str) -> Result<Option<u32>, String> {
     tracepoints.get(name).cloned().unwrap_or_else(|| Err(format!("the object has no program {name}")))?;
     let program: &mut RawTracePoint = program(ebpf, name)?;
-    program.attach(name).map_err(|error| chain("attach", &error))?;
-    Ok(verified(&program.info()))
+    let link =
+        program.attach(name).and_then(|link| program.take_link(link)).map_err(|error| chain("attach", &error))?;
+    let count = verified(&program.info());
+    ebpf.links.push((name, HookLink::Object(link.into())));
+    Ok(count)
 }
 
 /// The return first: a return without its entry is ignored by the program, an entry without its return is not.
 fn fentry(
     ebpf: &mut Ebpf,
     (function, type_id): (&str, Option<TypeId>),
-    entry: &str,
-    exit: &str,
+    entry: &'static str,
+    exit: &'static str,
 ) -> Result<Option<u32>, String> {
     let type_id = type_id.ok_or_else(|| format!("the plan does not say where BTF has {function}"))?;
     let btf = unparsed::function(function, type_id).map_err(|error| chain("describe the function", &error))?;
     let program_exit: &mut FExit = program(ebpf, exit)?;
     program_exit.load(function, &btf).map_err(|error| chain("load fexit", &error))?;
-    let link = program_exit.attach().map_err(|error| chain("attach fexit", &error))?;
+    let link = program_exit.attach().and_then(|link| program_exit.take_link(link));
+    // Dropped by the next failure, it detaches.
+    let link_exit = link.map_err(|error| chain("attach fexit", &error))?;
     let count = verified(&program_exit.info());
-    let attached = program::<FEntry>(ebpf, entry).and_then(|program| {
-        program.load(function, &btf).map_err(|error| chain("load fentry", &error))?;
-        program.attach().map_err(|error| chain("attach fentry", &error))?;
-        Ok(sum(count, verified(&program.info())))
-    });
-    if attached.is_err() {
-        program::<FExit>(ebpf, exit)?.detach(link).map_err(|error| chain("detach fexit", &error))?;
-    }
-    attached
+    let program: &mut FEntry = program(ebpf, entry)?;
+    program.load(function, &btf).map_err(|error| chain("load fentry", &error))?;
+    let link = program.attach().and_then(|link| program.take_link(link));
+    let link = link.map_err(|error| chain("attach fentry", &error))?;
+    let count = sum(count, verified(&program.info()));
+    ebpf.links.push((exit, HookLink::Object(link_exit.into())));
+    ebpf.links.push((entry, HookLink::Object(link.into())));
+    Ok(count)
 }
 
 /// As [`fentry`]. Each attach asks for `perf_event_open`, which `perf_event_paranoid` above 2 refuses without CAP_SYS_ADMIN.
-fn kprobe(ebpf: &mut Ebpf, function: &str, entry: &str, exit: &str) -> Result<Option<u32>, String> {
+fn kprobe(ebpf: &mut Ebpf, function: &str, entry: &'static str, exit: &'static str) -> Result<Option<u32>, String> {
     let program_exit: &mut KProbe = program(ebpf, exit)?;
     program_exit.load().map_err(|error| chain("load kretprobe", &error))?;
-    let link = program_exit.attach(function, 0).map_err(|error| chain("attach kretprobe", &error))?;
+    let link = program_exit.attach(function, 0).and_then(|link| program_exit.take_link(link));
+    // Dropped by the next failure, it detaches.
+    let link_exit = link.map_err(|error| chain("attach kretprobe", &error))?;
     let count = verified(&program_exit.info());
-    let attached = program::<KProbe>(ebpf, entry).and_then(|program| {
-        program.load().map_err(|error| chain("load kprobe", &error))?;
-        program.attach(function, 0).map_err(|error| chain("attach kprobe", &error))?;
-        Ok(sum(count, verified(&program.info())))
-    });
-    if attached.is_err() {
-        program::<KProbe>(ebpf, exit)?.detach(link).map_err(|error| chain("detach kretprobe", &error))?;
-    }
-    attached
+    let program: &mut KProbe = program(ebpf, entry)?;
+    program.load().map_err(|error| chain("load kprobe", &error))?;
+    let link = program.attach(function, 0).and_then(|link| program.take_link(link));
+    let link = link.map_err(|error| chain("attach kprobe", &error))?;
+    let count = sum(count, verified(&program.info()));
+    ebpf.links.push((exit, HookLink::Probe(link_exit)));
+    ebpf.links.push((entry, HookLink::Probe(link)));
+    Ok(count)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod load;
 #[expect(unsafe_code, reason = "the allocator's trim, and pages of code")]
 pub mod memory;
+pub mod pin;
 pub mod plan;
 #[expect(unsafe_code, reason = "tokio wants the promise that the descriptor stays open")]
 pub mod reader;

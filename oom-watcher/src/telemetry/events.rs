@@ -6,6 +6,7 @@ use std::io;
 use tracing::{error, warn};
 
 use super::{EnrichmentOutcome, HttpRejection, PodEventOutcome, Stage, Telemetry};
+use crate::state::{StateError, WriteError};
 
 /// Standard output is slower than the kills: its queue is full and a line was dropped.
 #[derive(Debug)]
@@ -83,6 +84,40 @@ impl SeriesRefused {
         let refused = telemetry.count_series_refused(self.series);
         if (refused - self.series).checked_ilog2() != refused.checked_ilog2() {
             warn!(refused, max_series = self.max_series, "The limit of series is reached: some are not created");
+        }
+    }
+}
+
+/// What the watcher before left cannot be used.
+#[derive(Debug)]
+pub struct StateNotRead<'a> {
+    /// Why.
+    pub error: &'a StateError,
+}
+
+impl StateNotRead<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        telemetry.count_state_not_read();
+        let error = self.error as &dyn std::error::Error;
+        warn!(error, "Kills since the watcher before are not known");
+    }
+}
+
+/// The next watcher will not find how far this one came.
+#[derive(Debug)]
+pub struct StateNotWritten<'a> {
+    /// Why.
+    pub error: &'a WriteError,
+}
+
+impl StateNotWritten<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let count = telemetry.count_state_not_written();
+        if count.is_power_of_two() {
+            let error = self.error as &dyn std::error::Error;
+            warn!(error, count, "The state file is not kept: the next watcher will count reported kills as unwatched");
         }
     }
 }

@@ -75,6 +75,12 @@ pub static FAMILIES: &[&Family] = &[
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
+    &UNWATCHED_KILLS,
+    &RECOVERED_KILLS,
+    &PINNED,
+    &STATE_ERRORS,
+    &SECCOMP,
+    &OOM_SCORE_ADJ,
     &NAMES,
     &NAMES_SCAN_AGE,
     &NAMES_SCANS,
@@ -162,6 +168,49 @@ pub(super) static KILLS_BEFORE_START: Family = Family {
     labels: &[],
     help: "Kills that the kernel had counted since boot when the watcher started.",
     absent: "The kernel does not count them (no oom_kill in /proc/vmstat).",
+};
+pub(super) static UNWATCHED_KILLS: Family = Family {
+    name: "oom_watcher_unwatched_kills",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "Kills that the kernel counted between the last one that the watcher before reported and the start of this one, \
+     and that nobody reported. The first victim of a group kill counts twice.",
+    absent: "There is no --state-dir, or this is the first start with it, or its file cannot be used.",
+};
+pub(super) static STATE_ERRORS: Family = counter(
+    "oom_watcher_state_errors",
+    &["operation"],
+    "Failures with the file in --state-dir. read: unwatched kills are not known. write: the next watcher counts too many.",
+);
+pub(super) static PINNED: Family = Family {
+    name: "oom_watcher_pinned",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "1 where the hooks stay attached without the watcher (--pin-dir), 0 where they do not.",
+    absent: NEVER,
+};
+pub(super) static RECOVERED_KILLS: Family = counter(
+    "oom_watcher_recovered_kills",
+    &[],
+    "Kills of the time before the watcher started that pinned hooks recorded and that are reported now.",
+);
+pub(super) static SECCOMP: Family = Family {
+    name: "oom_watcher_seccomp",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "1 where unexpected system calls of the watcher are refused (--seccomp), 0 where they are not.",
+    absent: NEVER,
+};
+pub(super) static OOM_SCORE_ADJ: Family = Family {
+    name: "oom_watcher_oom_score_adj",
+    kind: MetricType::Gauge,
+    unit: NO_UNIT,
+    labels: &[],
+    help: "The watcher's own oom_score_adj: at -997 the OOM killer chooses it after every workload, at 0 by its size.",
+    absent: "It cannot be read.",
 };
 pub(super) static ATTRIBUTIONS: Family = Family {
     name: "oom_watcher_attributions",

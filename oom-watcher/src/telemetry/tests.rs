@@ -22,7 +22,7 @@ fn page(telemetry: &std::sync::Arc<Telemetry>) -> String {
 #[track_caller]
 fn check(telemetry: Telemetry, expected: &str) {
     let page = page(&std::sync::Arc::new(telemetry));
-    assert_eq!(page.split_once(NAMES).unwrap().0, expected);
+    assert_eq!(page.split_once(CONTINUITY).unwrap().0, expected);
 }
 
 /// What is counted of the API is a closed set: the product of its labels.
@@ -46,6 +46,27 @@ fn what_the_api_is_asked_exists_at_zero_from_the_start() {
     let plain = ["lost_enrichment_lines_total", "kubernetes_queue_length", "kubernetes_queue_limit"];
     expected.extend(plain.map(|name| format!("oom_watcher_{name} 0")));
     assert_eq!(shown.lines().filter(|line| line.starts_with("oom_")).collect::<Vec<_>>(), expected);
+}
+
+/// Where the families of the time before and of privileges begin.
+const CONTINUITY: &str = "# TYPE oom_watcher_unwatched_kills gauge\n";
+
+#[test]
+fn what_is_known_of_the_time_before_exists_at_zero_from_the_start() {
+    let page = page(&std::sync::Arc::new(Telemetry::new()));
+    let shown = page.split_once(CONTINUITY).unwrap().1.split_once(NAMES).unwrap().0;
+    let expected = r#"# TYPE oom_watcher_recovered_kills counter
+oom_watcher_recovered_kills_total 0
+# TYPE oom_watcher_pinned gauge
+oom_watcher_pinned 0
+# TYPE oom_watcher_state_errors counter
+oom_watcher_state_errors_total{operation="read"} 0
+oom_watcher_state_errors_total{operation="write"} 0
+# TYPE oom_watcher_seccomp gauge
+oom_watcher_seccomp 0
+# TYPE oom_watcher_oom_score_adj gauge
+"#;
+    assert_eq!(shown, expected);
 }
 
 /// Where the families of the API begin.
@@ -179,6 +200,13 @@ fn what_is_counted_is_shown() {
     telemetry.set_names(names_state);
     telemetry.set_kills_before_start(7);
     telemetry.set_kills_before_start(8);
+    telemetry.set_unwatched_kills(3);
+    telemetry.count_state_not_read();
+    telemetry.count_state_not_written();
+    telemetry.set_seccomp(true);
+    telemetry.set_pinned(true);
+    telemetry.set_oom_score_adj(-997);
+    telemetry.count_recovered();
     telemetry.set_missed_kills(2);
     telemetry.set_missed_kills(1);
     check_has(
@@ -193,6 +221,13 @@ fn what_is_counted_is_shown() {
             r#"oom_watcher_cri_requests_total{result="answered"} 3"#,
             r#"oom_watcher_cri_requests_total{result="failed"} 1"#,
             "oom_watcher_kills_before_start 7",
+            "oom_watcher_unwatched_kills 3",
+            r#"oom_watcher_state_errors_total{operation="read"} 1"#,
+            r#"oom_watcher_state_errors_total{operation="write"} 1"#,
+            "oom_watcher_seccomp 1",
+            "oom_watcher_pinned 1",
+            "oom_watcher_oom_score_adj -997",
+            "oom_watcher_recovered_kills_total 1",
             "oom_watcher_missed_kills_total 2",
             r#"oom_watcher_names{state="live"} 11"#,
             r#"oom_watcher_names{state="gone"} 12"#,
@@ -327,6 +362,8 @@ fn the_page_is_what_the_families_declare() {
     telemetry.set_kills_before_start(0);
     let index = Stats { last_scan: Some(Instant::now()), ..Stats::default() };
     telemetry.set_names(move || NamesState { index, ..NamesState::default() });
+    telemetry.set_unwatched_kills(0);
+    telemetry.set_oom_score_adj(0);
     exposition::check_page(FAMILIES, &page(&std::sync::Arc::new(telemetry)), "");
 }
 

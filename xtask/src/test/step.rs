@@ -73,6 +73,10 @@ impl Step {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(self.cargo).current_dir(paths::workspace());
+        if self.is_slow() {
+            // These run the agent as it is: a system call that its filter should allow, and does not, must not go unseen.
+            command.env("SECCOMP", "kill");
+        }
         command.stdout(writer.try_clone().context("cannot share a pipe")?).stderr(writer);
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", process::shown(&command)))?;
         // The command holds the pipe's other end, too: with it open the output would never end.

@@ -19,7 +19,7 @@ const TYPE_WORDS: usize = 3;
 /// opened. So none can be for that moment. The process has one thread now: nobody else misses a file.
 pub(super) fn loader<'a>() -> io::Result<EbpfLoader<'a>> {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit.clone() })?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit })?;
     let loader = EbpfLoader::new();
     setrlimit(Resource::Nofile, limit)?;
     Ok(loader)

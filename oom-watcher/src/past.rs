@@ -1,0 +1,85 @@
+//! The time before this watcher: what pinned hooks recorded meanwhile, and which of it is whose to tell.
+
+use oom_watcher_common::counter;
+
+use crate::{
+    audit::{self, Audit},
+    decode::{OomKill, Record},
+    kernel::pin::Predecessor,
+    state::Account,
+};
+
+/// What is known of the time before the start.
+#[derive(Default)]
+pub struct Past {
+    started_ns: u64,
+    counters_id: u32,
+    handed_over_ns: u64,
+    predecessors: Vec<Predecessor>,
+}
+
+impl std::fmt::Debug for Past {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { started_ns, counters_id, handed_over_ns, predecessors: _ } = self;
+        f.debug_struct("Past")
+            .field("started_ns", started_ns)
+            .field("counters_id", counters_id)
+            .field("handed_over_ns", handed_over_ns)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Past {
+    /// `started_ns`: when the watcher started, in nanoseconds since boot. `counters_id`: identifies the counters of its hooks.
+    pub fn new(started_ns: u64, counters_id: u32) -> Self {
+        Self { started_ns, counters_id, ..Self::default() }
+    }
+
+    /// With what watchers with other programs left. `handed_over_ns` is a moment, in nanoseconds since boot, at which both
+    /// their hooks and this watcher's were attached: what was killed before it is theirs to tell, what came after is this
+    /// watcher's. A kill in the very microsecond, timed by the one before and by the other after it, is told twice or by none.
+    #[must_use]
+    pub fn after(self, predecessors: Vec<Predecessor>, handed_over_ns: u64) -> Self {
+        let handed_over_ns = if predecessors.is_empty() { 0 } else { handed_over_ns };
+        Self { handed_over_ns, predecessors, ..self }
+    }
+
+    /// Identifies the counters of the hooks.
+    pub fn counters_id(&self) -> u32 {
+        self.counters_id
+    }
+
+    /// Kills for which their ring buffers had no room. They go on in this watcher's count, as the predecessor's did.
+    pub fn lost(&self) -> u64 {
+        self.predecessors.iter().map(|predecessor| predecessor.counters().read()[counter::KILLS_LOST as usize]).sum()
+    }
+
+    /// The account at the start, to be compared with that of the watcher before: what the kernel had counted until this
+    /// watcher's hooks saw it, and what the newest hooks of before have seen.
+    pub fn account(&self, boot_id: &str, audit: &Audit) -> Account {
+        match self.predecessors.iter().max_by_key(|predecessor| predecessor.counters_id()) {
+            None => Account::new(boot_id, audit.kills_before_start(), self.counters_id, audit.seen_at_start()),
+            Some(newest) => {
+                let kernel_kills = audit.kills_before_start().saturating_sub(audit.seen_at_start());
+                let seen = audit::seen(&newest.counters().read());
+                Account::new(boot_id, kernel_kills, newest.counters_id(), seen)
+            }
+        }
+    }
+
+    /// What watchers with other programs left; given once.
+    pub fn predecessors(&mut self) -> Vec<Predecessor> {
+        std::mem::take(&mut self.predecessors)
+    }
+
+    /// The predecessor's record of this is the one that counts. Incidents of both have different names, so their ends do no
+    /// harm.
+    pub fn is_predecessors(&self, record: &Record) -> bool {
+        matches!(record, Record::Kill(kill) if kill.time_ns < self.handed_over_ns)
+    }
+
+    /// Nobody was there at this kill.
+    pub fn is_recovered(&self, kill: &OomKill) -> bool {
+        kill.time_ns < self.started_ns
+    }
+}
