@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// A program on the search path, or a file; and Debian's package of it.
-const PACKAGES: [(&str, &str); 20] = [
+const PACKAGES: [(&str, &str); 21] = [
     ("cc", "gcc"),
     ("xz", "xz-utils"),
     ("dpkg-deb", "dpkg"),
