@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Keep what was found to be new in `fuzz/corpus`, cut down to what adds something
     #[arg(long)]
     keep: bool,
+    /// Build without optimisation: sooner ready, but slower, for a short run
+    #[arg(long)]
+    dev: bool,
     /// The targets; none means all
     targets: Vec<String>,
 }
@@ -38,7 +41,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for target in chosen {
         ensure!(all.contains(target), "there is no fuzz target {target}; there are {}", all.join(", "));
     }
-    let fuzzer = Fuzzer { program: cargo_tool::provide("cargo-fuzz", VERSION)?, nightly: Nightly::provide()?, folder };
+    let fuzzer = Fuzzer {
+        program: cargo_tool::provide("cargo-fuzz", VERSION)?,
+        nightly: Nightly::provide()?,
+        folder,
+        dev: options.dev,
+    };
     for target in chosen {
         fuzzer.fuzz(target, options.seconds)?;
         if options.keep {
@@ -64,18 +72,24 @@ struct Fuzzer {
     program: PathBuf,
     nightly: Nightly,
     folder: PathBuf,
+    dev: bool,
 }
 
 impl Fuzzer {
     fn command(&self, target: &str) -> Command {
         let mut command = self.nightly.run(&self.program);
         command.current_dir(&self.folder).env("CARGO_TARGET_DIR", paths::target().join("fuzz")).args(["run", target]);
+        // The fuzzed code has no `unsafe` but in aya, which it does not call: the address sanitizer would find nothing.
+        command.args(["--sanitizer", "none"]);
+        if self.dev {
+            command.arg("--dev");
+        }
         command
     }
 
     /// What is found goes beside the build; the kept corpus is read only.
     fn fuzz(&self, target: &str, seconds: u32) -> Result<()> {
-        let found = self.found(target);
+        let found = Self::found(target);
         paths::make(&found)?;
         let mut command = self.command(target);
         command.arg(&found).arg(self.folder.join("corpus").join(target));
@@ -94,14 +108,14 @@ impl Fuzzer {
         let kept = self.folder.join("corpus").join(target);
         paths::make(&kept)?;
         let mut command = self.command(target);
-        command.arg(&kept).arg(self.found(target)).args(["--", "-merge=1"]);
+        command.arg(&kept).arg(Self::found(target)).args(["--", "-merge=1"]);
         if let Some((_, length)) = LONG_INPUTS.iter().find(|(name, _)| *name == target) {
             command.arg(format!("-max_len={length}"));
         }
         process::run(&mut command)
     }
 
-    fn found(&self, target: &str) -> PathBuf {
+    fn found(target: &str) -> PathBuf {
         paths::target().join("fuzz-corpus").join(target)
     }
 }

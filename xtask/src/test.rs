@@ -64,7 +64,7 @@ const STEPS: &[Step] = &[
     step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
-    step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--seconds", "15"]),
+    step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
