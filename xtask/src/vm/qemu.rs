@@ -30,6 +30,9 @@ const TAIL_LINES: usize = 40;
 /// Lines that wait for this program; the guest waits for it when they are more.
 const QUEUE: usize = 1024;
 
+/// MiB of a guest: the suite's largest cgroup has 320, and scenarios that fill the machine take as long as it is large.
+const MEMORY: &str = "640";
+
 /// What is started.
 pub(crate) struct Guest<'a> {
     pub(crate) arch: Arch,
@@ -73,7 +76,7 @@ impl Guest<'_> {
             Arch::Arm64 => ("qemu-system-aarch64", &["-M", "virt", "-cpu", "max,pauth-impdef=on"], "ttyAMA0"),
         };
         let mut command = Command::new(program);
-        command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-no-reboot"]);
+        command.args(machine).args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", MEMORY, "-no-reboot"]);
         command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-serial", "stdio"]);
         // Debian builds this driver into every kernel for clouds, and no other of a disk.
         let disk = format!("file={},if=none,id=disk,format=raw,cache=unsafe", self.disk.display());
