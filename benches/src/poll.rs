@@ -4,6 +4,7 @@ use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use oom_watcher::{
+    attach,
     decode::Record,
     kernel::{load::Loaded, reader::Reader},
     run,
@@ -22,7 +23,7 @@ const RING_BUFFER: u32 = 512 << 10;
 
 /// Writes a line for each kill, in the form of the agent's as far as the bench reads it, until it is ended.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let (plan, loaded) = run::attach(RING_BUFFER)?;
+    let (plan, loaded) = attach::attach(RING_BUFFER)?;
     let decoder = run::decoder(&plan);
     in_runtime(|| {
         let (mut reader, _kept) = reader(loaded)?;
@@ -41,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Writes the bytes of the next kill.
 pub(crate) fn record(file: &Path) -> Result<()> {
-    let (_, loaded) = run::attach(RING_BUFFER)?;
+    let (_, loaded) = attach::attach(RING_BUFFER)?;
     in_runtime(|| {
         let (mut reader, _kept) = reader(loaded)?;
         eprintln!("Waiting for a kill");
