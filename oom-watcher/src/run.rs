@@ -31,12 +31,13 @@ use crate::{
         counters::Counters,
         load::{HookStatus, LoadError},
         memory,
-        pin::PinError,
+        pin::{PinDir, PinError},
         plan::{Plan, PlanError, SwapCounter},
         reader::Reader,
     },
     names::{self, Feed, Limits, Names, Scanner},
     oom_score::{self, OomScoreError},
+    past::Past,
     pipeline::{Pipeline, boot_to_wall},
     privileges::{self, PrivilegesError},
     seccomp::{self, SeccompError},
@@ -114,13 +115,12 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         .await
         .map_err(RunError::Kubernetes)?;
     let Hooks { plan, loaded, pins, past } = attach::attach_as(config)?;
-    telemetry.set_pinned(pins.is_some());
     lower_oom_score(&telemetry);
     // Before any other thread exists: each would keep the capabilities that it was started with.
     privileges::drop_all().map_err(RunError::Privileges)?;
     refuse_system_calls(config, &telemetry)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
-    telemetry.count_lost(Stage::RingBuffer, past.lost());
+    announce_past(pins.as_ref(), &past, &telemetry);
     announce_hooks(&hooks, &telemetry);
     health.set_attached(true);
     let pages = Pages::new(
@@ -138,6 +138,8 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let names_health = follow_names(&scanner, &health);
     let resolver = Resolver::new(scanner, sources(&config.names));
     telemetry.set_names(names_state(&containers, names_health, &resolver));
+    // Before it is said that it watches: whoever reads that may ask it to stop.
+    let asked = asked_to_stop()?;
     info!(%address, node = config.node_name, "Watching for OOM kills");
     let counters = Arc::new(counters);
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
@@ -167,7 +169,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
     memory::give_back();
-    let (ended, sinks) = pipeline.run(reader, reading(counters), asked_to_stop()?).await.map_err(RunError::Reader)?;
+    let (ended, sinks) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
     drop(programs);
     info!(?ended, "Ending");
     sinks.close(CLOSE_DEADLINE).await;
@@ -195,6 +197,11 @@ pub fn decoder(plan: &Plan) -> Decoder {
         swap_is_separate: plan.swap_counter == Some(SwapCounter::Swap),
         boot_to_wall: boot_to_wall(),
     }
+}
+
+fn announce_past(pins: Option<&PinDir>, past: &Past, telemetry: &Telemetry) {
+    telemetry.set_pinned(pins.is_some());
+    telemetry.count_lost(Stage::RingBuffer, past.lost());
 }
 
 fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {

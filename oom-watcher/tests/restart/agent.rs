@@ -15,7 +15,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use serde_json::Value;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, is_own};
 
 /// A guest under software emulation takes seconds to load the programs.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -244,8 +244,7 @@ impl Drop for Agent {
 
 /// A kill in a cgroup of this suite: others on the machine may be killed too.
 fn is_ours(event: &Value) -> bool {
-    let ours = format!("/oom-test-{}-", std::process::id());
-    event.pointer("/cgroup/path").and_then(Value::as_str).is_some_and(|path| path.starts_with(&ours))
+    event.pointer("/cgroup/path").and_then(Value::as_str).is_some_and(is_own)
 }
 
 /// The process that was killed, of an event.
