@@ -1,12 +1,10 @@
 //! Time and size of /metrics.
 
-use std::time::Instant;
-
 use anyhow::Result;
 use serde::Serialize;
 use stats_alloc::Region;
 
-use crate::{ALLOCATOR, node::Node};
+use crate::{ALLOCATOR, cpu_ns, node::Node};
 
 /// Pages of one figure.
 const PAGES: usize = 31;
@@ -23,7 +21,7 @@ pub(crate) struct Options {
 pub(crate) struct Scrape {
     series: usize,
     bytes: usize,
-    /// Median time of one page.
+    /// Median CPU time of one page.
     ns: f64,
     allocations: f64,
 }
@@ -37,9 +35,9 @@ pub(crate) fn run(options: &Options) -> Result<Scrape> {
     let region = Region::new(ALLOCATOR);
     let mut times = Vec::with_capacity(PAGES);
     for _ in 0..PAGES {
-        let started = Instant::now();
+        let started = cpu_ns();
         std::hint::black_box(page.render()?);
-        times.push(started.elapsed().as_nanos() as f64);
+        times.push(cpu_ns() - started);
     }
     let change = region.change();
     times.sort_by(f64::total_cmp);

@@ -1,14 +1,12 @@
 //! Time and allocations of each stage, for one kill, from the recorded bytes to the line.
 //!
-//! Stages run one after the other over a batch, so that each is measured alone; the medians are over batches.
-
-use std::time::Instant;
+//! Stages run one after the other over a batch, so that each is measured alone; the medians are over batches, of CPU time.
 
 use anyhow::Result;
 use serde::Serialize;
 use stats_alloc::Region;
 
-use crate::{ALLOCATOR, node::Node, recorded::Recorded};
+use crate::{ALLOCATOR, cpu_ns, node::Node, recorded::Recorded};
 
 /// Kills of one batch.
 const BATCH: usize = 1000;
@@ -27,7 +25,8 @@ pub(crate) struct Options {
 /// What one stage takes for one kill.
 #[derive(Serialize)]
 struct Stage {
-    stage: &'static str,
+    #[serde(rename = "stage")]
+    name: &'static str,
     /// Median over the batches.
     ns: f64,
     allocations: f64,
@@ -58,13 +57,13 @@ impl Meter {
     fn measure<T, U>(&mut self, inputs: Vec<T>, mut step: impl FnMut(T) -> Result<U>) -> Result<Vec<U>> {
         let mut outputs = Vec::with_capacity(inputs.len());
         let region = Region::new(ALLOCATOR);
-        let started = Instant::now();
+        let started = cpu_ns();
         for input in inputs {
             outputs.push(step(input)?);
         }
-        let elapsed = started.elapsed();
+        let ran = cpu_ns() - started;
         let change = region.change();
-        self.ns.push(elapsed.as_nanos() as f64 / outputs.len() as f64);
+        self.ns.push(ran / outputs.len() as f64);
         self.allocations += change.allocations + change.reallocations;
         self.bytes += change.bytes_allocated;
         Ok(outputs)
@@ -73,7 +72,7 @@ impl Meter {
     fn result(mut self, kills: usize) -> Stage {
         self.ns.sort_by(f64::total_cmp);
         Stage {
-            stage: self.stage,
+            name: self.stage,
             ns: self.ns[self.ns.len() / 2],
             allocations: self.allocations as f64 / kills as f64,
             allocated_bytes: self.bytes as f64 / kills as f64,
@@ -101,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<Throughput> {
             node.observe(report);
             Ok(())
         })?;
-        line.measure(reports.iter().collect(), |report| Node::line(report))?;
+        line.measure(reports.iter().collect(), Node::line)?;
     }
     let kills = batches * BATCH;
     let stages = [decode, incident, attribute, report, metrics, line].into_iter().map(|meter| meter.result(kills));
