@@ -42,11 +42,12 @@ def test_every_panel_shows_what_the_agent_counted(node: Node) -> None:
         # What this kernel does not give has no series, and its panel nothing to show.
         given = contract.names_in(query.expression) <= shown and query.name not in live.EMPTY_WHEN_WELL
         assert bool(results[query.name]) == given, query.name
-    (killed,) = results["Processes killed (A)"]
-    assert float(killed["value"][1]) == KILLS
-    assert {series["metric"]["pod"] for series in results["Top containers (A)"]} == {"web-0"}
-    assert {series["metric"]["scope"] for series in results["Scope (A)"]} == {"container"}
-    assert (errors, fired) == ([], {"OOMKill"})
+    # Others may have kills on this machine, too.
+    own = [series for series in results["Top containers (A)"] if series["metric"].get("pod") == "web-0"]
+    assert [float(series["value"][1]) for series in own] == [KILLS]
+    assert "container" in {series["metric"]["scope"] for series in results["Scope (A)"]}
+    assert errors == [] and "OOMKill" in fired
+    assert not fired & {"OOMWatcherDown", "OOMWatcherAbsent", "OOMWatcherMissedKills", "OOMWatcherDegraded"}
 
 
 @contextmanager

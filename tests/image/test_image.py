@@ -34,8 +34,9 @@ def first_kill(node: Node, container: Container) -> dict[str, Any]:
     """Has the other pod's process killed and gives the line about it."""
     with node.victim() as victim:
         pid = victim.kill()
-        reports = container.until("reported", container.reports)
-    (report,) = [report for report in reports if report["victim"]["pid"] == pid]
+        # Others may have kills on this machine, too.
+        own = container.until("reported", lambda: [one for one in container.reports() if one["victim"]["pid"] == pid])
+    (report,) = own
     return report
 
 
