@@ -241,8 +241,13 @@ impl Pipeline {
         }
     }
 
-    /// The ring buffer was found empty a moment ago, so the kills that the kernel has counted by now are reported.
+    /// The ring buffer was found empty a moment ago, so the kills that the kernel has counted by now are reported, but for
+    /// those that wait for something: then the file waits with them.
     fn write_state(&mut self, counters: &impl Fn() -> KernelCounters) {
+        if !self.waiting.is_empty() || self.assembler.deadline().is_some() {
+            self.state.iter_mut().for_each(|state| state.postpone(Instant::now()));
+            return;
+        }
         let Some(account) = self.state_account(counters) else { return };
         if let Some(state) = &mut self.state {
             state.write(account, Instant::now());

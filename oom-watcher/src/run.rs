@@ -115,19 +115,13 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         .await
         .map_err(RunError::Kubernetes)?;
     let Hooks { plan, loaded, pins, past } = attach::attach_as(config)?;
-    lower_oom_score(&telemetry);
-    // Before any other thread exists: each would keep the capabilities that it was started with.
-    privileges::drop_all().map_err(RunError::Privileges)?;
-    refuse_system_calls(config, &telemetry)?;
+    give_up_power(config, &telemetry)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_past(pins.as_ref(), &past, &telemetry);
     announce_hooks(&hooks, &telemetry);
     health.set_attached(true);
-    let pages = Pages::new(
-        Exposition::new(&config.node_name, Arc::clone(&metrics), Arc::clone(&telemetry)),
-        Arc::clone(&health),
-        Arc::clone(&telemetry),
-    );
+    let exposition = Exposition::new(&config.node_name, Arc::clone(&metrics), Arc::clone(&telemetry));
+    let pages = Pages::new(exposition, Arc::clone(&health), Arc::clone(&telemetry));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let server = tokio::spawn(http::serve(listener, Arc::new(pages), until_set(stopped.clone())));
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
@@ -296,6 +290,13 @@ fn open_state(dir: Option<&Path>, now: Option<Account>, telemetry: &Arc<Telemetr
         }
     }
     Some(file)
+}
+
+/// Before any other thread exists: each would keep the capabilities that it was started with.
+fn give_up_power(config: &Config, telemetry: &Telemetry) -> Result<(), RunError> {
+    lower_oom_score(telemetry);
+    privileges::drop_all().map_err(RunError::Privileges)?;
+    refuse_system_calls(config, telemetry)
 }
 
 fn lower_oom_score(telemetry: &Telemetry) {

@@ -157,6 +157,11 @@ impl StateFile {
         self.due.get_or_insert(now + SETTLE);
     }
 
+    /// Not all kills are reported yet.
+    pub fn postpone(&mut self, now: Instant) {
+        self.due = Some(now + SETTLE);
+    }
+
     /// The kernel's count has changed since the file was written.
     pub fn differs(&self, kernel_kills: u64) -> bool {
         self.written.as_ref().is_none_or(|written| written.kernel_kills != kernel_kills)
