@@ -48,8 +48,8 @@ enum Task {
     BtfExcerpt(btf_excerpt::Options),
     /// Runs the kernel or the container suite in guests with other kernels
     Vm(vm::Options),
-    /// Writes docs/kernel-support.md from the results of the guests
-    KernelSupport,
+    /// Keeps the results of the guests and writes docs/kernel-support.md from them
+    KernelSupport(kernel_support::Options),
     /// Builds the image and proves it under crun and runc
     Image(image::Options),
     /// Checks everything about a release that can be known before its tag
@@ -93,7 +93,7 @@ fn run(task: &Task) -> Result<()> {
         Task::BuildEbpf(options) => ebpf::build(options),
         Task::BtfExcerpt(options) => btf_excerpt::run(options),
         Task::Vm(options) => vm::run(options),
-        Task::KernelSupport => kernel_support::run(),
+        Task::KernelSupport(options) => kernel_support::run(options),
         Task::Image(options) => image::run(options),
         Task::Release(options) => release::run(options),
         Task::Docs(options) => docs::run(options),
