@@ -160,7 +160,8 @@ impl Outcome {
 
     /// The line in which the suite counts its tests.
     pub(crate) fn test_result(&self) -> Option<&str> {
-        self.lines.iter().rfind(|line| line.contains(" passed") && line.contains(" failed")).map(String::as_str)
+        let is_count = |line: &&String| line.contains(" passed") && line.contains(" failed") && !line.contains(RESULT);
+        self.lines.iter().rfind(is_count).map(String::as_str)
     }
 
     /// The end of what the suite printed; the kernel's log is after it, and is long.
