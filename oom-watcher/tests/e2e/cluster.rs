@@ -40,6 +40,7 @@ impl Cluster {
         }
     }
 
+    #[expect(clippy::unused_self, reason = "who has one has found that there is a cluster")]
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
         let shown = arguments.join(" ");
         let mut child = Command::new("kubectl")

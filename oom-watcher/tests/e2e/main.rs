@@ -15,9 +15,9 @@ use cluster::{Cluster, Namespace, until};
 use serde_json::{Value, json};
 
 /// Longer than an image takes to come.
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 /// Far longer than a line, a metric or an Event takes.
-const REPORT: Duration = Duration::from_secs(60);
+const REPORT: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

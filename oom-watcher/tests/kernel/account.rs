@@ -118,13 +118,11 @@ impl Expected<'_> {
 impl Counts {
     #[track_caller]
     fn read(cgroup: &Cgroup) -> Self {
-        match cgroup.read("memory.oom_control") {
-            Some(text) => Self::V1(parse(&text)),
-            None => {
-                let read = |file: &str| parse(&cgroup.read(file).expect("the kernel counts kills"));
-                Self::V2 { tree: read("memory.events"), local: read("memory.events.local") }
-            }
+        if let Some(text) = cgroup.read("memory.oom_control") {
+            return Self::V1(parse(&text));
         }
+        let read = |file: &str| parse(&cgroup.read(file).expect("the kernel counts kills"));
+        Self::V2 { tree: read("memory.events"), local: read("memory.events.local") }
     }
 }
 

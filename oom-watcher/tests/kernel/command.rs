@@ -36,7 +36,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// How paths of drills begin, where the suite is at the root.
 const DRILL: &str = "/oom-watcher-drill";
 /// How long a command of the agent may take in an emulated guest.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 fn agent(arguments: &[&str]) -> Command {
     let mut command = Command::new(machine::agent());

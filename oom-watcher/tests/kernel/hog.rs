@@ -154,7 +154,7 @@ fn take(bytes: usize) -> Vec<u8> {
 fn fill_shmem(bytes: usize) {
     let file = rustix::fs::memfd_create("oom-watcher-test", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
     let mut file = fs::File::from(file);
-    let block = [1_u8; 65536];
+    let block = vec![1_u8; 65536];
     for _ in 0..bytes / block.len() {
         file.write_all(&block).expect("it takes the block");
     }

@@ -50,7 +50,7 @@ impl Session {
         let late = running.watcher.waiting();
         let before = running.watcher.get("/metrics");
         let session = Self { running: Some(running), before, first_cgroup: cgroup::made(), also: None };
-        let late: Vec<Value> = late.into_iter().filter(|event| session.is_anybodys(event)).collect();
+        let late: Vec<Value> = late.into_iter().filter(Self::is_anybodys).collect();
         assert!(late.is_empty(), "events after the end of the scenario before: {late:#?}");
         session
     }
@@ -132,12 +132,12 @@ impl Session {
         let path = event["cgroup"]["path"].as_str().unwrap_or_default();
         let own = cgroup::number(path).is_some_and(|number| number >= self.first_cgroup)
             || self.also.is_some_and(|start| path.starts_with(start));
-        assert!(own || !self.is_anybodys(event), "a kill of another scenario: {event:#}");
+        assert!(own || !Self::is_anybodys(event), "a kill of another scenario: {event:#}");
         own
     }
 
     /// Whether somebody of the suite must have expected it: in a guest there is nobody else.
-    fn is_anybodys(&self, event: &Value) -> bool {
+    fn is_anybodys(event: &Value) -> bool {
         machine::in_guest() || event["cgroup"]["path"].as_str().is_some_and(|path| cgroup::number(path).is_some())
     }
 }

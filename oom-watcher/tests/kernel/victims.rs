@@ -333,8 +333,8 @@ fn memory_is_shared() {
     let events = watcher.exactly(2);
     let pids: Vec<u64> = events.iter().map(|event| number(event, "/victim/tgid")).collect();
     assert!(pids.contains(&sharer) && pids.contains(&u64::from(hog.pid())), "{pids:?}");
-    let shared: Vec<&Value> = events.iter().filter(|event| event["victim"]["shared_mm"] == true).collect();
-    assert_eq!(shared.len(), 1, "{events:#?}");
+    let sharers: Vec<&Value> = events.iter().filter(|event| event["victim"]["shared_mm"] == true).collect();
+    assert_eq!(sharers.len(), 1, "{events:#?}");
     assert_eq!(events[0]["incident"]["id"], events[1]["incident"]["id"]);
     assert!(events.iter().all(|event| event["incident"]["victims"] == 2), "{events:#?}");
     // The kernel counts one of them.

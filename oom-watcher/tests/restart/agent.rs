@@ -71,7 +71,7 @@ impl Launch {
     pub(crate) fn open_files(mut self, count: u64) -> Self {
         let limit = Rlimit { current: Some(count), maximum: Some(count) };
         // SAFETY: between fork and exec only a system call is made.
-        unsafe { self.command.pre_exec(move || setrlimit(Resource::Nofile, limit.clone()).map_err(Into::into)) };
+        unsafe { self.command.pre_exec(move || setrlimit(Resource::Nofile, limit).map_err(Into::into)) };
         self
     }
 
@@ -132,12 +132,10 @@ impl Agent {
             if let Some(line) = self.said.iter().find(|line| line.contains(part)) {
                 return line.clone();
             }
-            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => self.said.push(line.clone()),
-                Err(_) => {
-                    panic!("it does not say {part:?} ({:?}), but:\n{}", self.child.try_wait(), self.said.join("\n"))
-                }
-            }
+            let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                panic!("it does not say {part:?} ({:?}), but:\n{}", self.child.try_wait(), self.said.join("\n"))
+            };
+            self.said.push(line);
         }
     }
 

@@ -113,9 +113,9 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 }
 
 fn try_call(call: &str) -> ExitCode {
-    let (number, [a, b, c, d, e]) = system_call(call);
+    let (number, [first, second, third, fourth, fifth]) = system_call(call);
     // SAFETY: no call is given anything to write to: every pointer is null or to a string that lives for ever.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, 0) };
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth, 0) };
     let code = if result == -1 { std::io::Error::last_os_error().raw_os_error().unwrap_or(255) } else { 254 };
     ExitCode::from(code as u8)
 }

@@ -30,20 +30,17 @@ const BURST: usize = 20;
 /// Pause between two steps: with the kills' own time, five to ten kills a second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// After that, what is resident and open counts as the start: every pool and buffer has been used.
-const WARM_UP: Duration = Duration::from_secs(60);
+const WARM_UP: Duration = Duration::from_mins(1);
 /// A name that nobody knows is looked for so long at most, and then the kill is reported without.
 const LAST_REPORTS: Duration = Duration::from_secs(8);
 
 /// Runs one.
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
-    let minutes: u64 = match arguments.first().map(|text| text.parse()) {
-        Some(Ok(minutes)) => minutes,
-        _ => {
-            println!("how many minutes?");
-            return ExitCode::FAILURE;
-        }
+    let Some(Ok(minutes)) = arguments.first().map(|text| text.parse::<u64>()) else {
+        println!("how many minutes?");
+        return ExitCode::FAILURE;
     };
-    let length = Duration::from_secs(60 * minutes);
+    let length = Duration::from_mins(minutes);
     let api = Api::start();
     let links = tempfile::tempdir().expect("a directory for the links");
     let kubeconfig = links.path().join("kubeconfig");

@@ -18,7 +18,7 @@ const LIFE_STEPS: u64 = 5;
 pub(super) struct Pod {
     // Dropped in this order: the innermost cgroup goes first.
     container: Cgroup,
-    _pod: Cgroup,
+    _above: Cgroup,
     link: Option<PathBuf>,
 }
 
@@ -81,7 +81,7 @@ impl Pods {
             symlink(format!("/var/log/pods/soak_{name}_{uid}/app/0.log"), &link).expect("the link is made");
             link
         });
-        Pod { container, _pod: pod, link }
+        Pod { container, _above: pod, link }
     }
 
     /// The pod that is next in turn.
