@@ -84,7 +84,7 @@ fn a_thousand_victims_unread() {
 /// A group that dies together, with room for the kernel's memory of 1,000 processes.
 fn crowded() -> Cgroup {
     let cgroup = Cgroup::new("crowd");
-    cgroup.limit(256 * MIB);
+    cgroup.limit(160 * MIB);
     cgroup.write("memory.oom.group", "1");
     cgroup
 }
