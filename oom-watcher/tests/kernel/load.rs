@@ -23,6 +23,8 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 8 * MIB;
+/// Of each of a hundred cgroups: all of them together fit into a guest.
+const SMALL: u64 = 4 * MIB;
 /// More than the limit allows.
 const TOO_MUCH: &str = "33554432";
 /// Kills a second of the crash loop.
@@ -136,7 +138,7 @@ fn a_hundred_cgroups() {
 
 #[track_caller]
 fn start_in(cgroup: &Cgroup) -> Hog {
-    cgroup.limit(LIMIT);
+    cgroup.limit(SMALL);
     Hog::start(cgroup, &["anon", TOO_MUCH])
 }
 

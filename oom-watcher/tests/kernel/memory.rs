@@ -4,8 +4,9 @@ use std::fs;
 
 use crate::{machine, scenario::Scenario, watcher::Watcher};
 
-/// The most that starting may take. Parsing the whole of the kernel's BTF into a tree takes more.
-const PEAK_MAX_KB: u64 = 24 << 10;
+/// The most that starting may take: half of the chart's limit. Parsing the whole of the kernel's BTF into a tree takes more.
+/// The guests' build, on kernels with 5 MB of BTF, comes to 25 MB.
+const PEAK_MAX_KB: u64 = 32 << 10;
 
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario { name: "the-start-is-small", possible: optimised, run: the_start_is_small }];

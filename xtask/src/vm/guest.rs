@@ -37,11 +37,11 @@ impl Suite {
         }
     }
 
-    /// What its guest's machine has, in MiB. The kernel suite's largest cgroup has 320, and scenarios that fill the machine take as
-    /// long as it is large; containerd and what it starts lie in memory, and so does the image.
+    /// What its guest's machine has, in MiB. The kernel suite's hundred cgroups have 400 together, and a process of each as much
+    /// again in the kernel. containerd and what it starts lie in memory, and so does the image.
     pub(crate) const fn memory(self) -> u32 {
         match self {
-            Self::Kernel => 640,
+            Self::Kernel => 1024,
             Self::Containers => 2048,
         }
     }
