@@ -99,6 +99,7 @@ EXPECTED: dict[str, tuple[tuple[str, ...], dict[tuple[str, ...], float]]] = {
     "Missed kills (A)": (("node",), {}),
     "Missed kills (B)": (("node",), {}),
     "Attribution of kills (A)": (("result", "source"), {("full", "index"): 4, ("host", "path"): 1}),
+    "Attribution of kills (B)": (("reason",), {}),
     "Events by stage (A)": (("stage",), {("sink_event",): 4, **{(stage,): 5 for stage in STAGES}}),
     "Events by stage (B)": ((), {}),
 }

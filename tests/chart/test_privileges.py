@@ -66,6 +66,16 @@ def test_nothing_is_granted_unasked_in_any_combination():
         check_api_rights(objects, pod, values)
 
 
+def test_only_state_and_pins_are_mounted_writable():
+    paths = {"stateDir": "/var/lib/oom-watcher", "pinDir": "/sys/fs/bpf/oom-watcher"}
+    pod, container = helm.agent(helm.render({"config": paths}))
+    writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount["readOnly"]}
+    assert writable == set(paths.values())
+    types = {volume["hostPath"]["path"]: volume["hostPath"]["type"] for volume in pod["volumes"]}
+    assert all(types[path] == "DirectoryOrCreate" for path in paths.values())
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
 def check_confinement(pod: dict, container: dict, values: dict) -> None:
     context = container["securityContext"]
     assert context["privileged"] is False and context["allowPrivilegeEscalation"] is False, values

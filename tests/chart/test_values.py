@@ -110,6 +110,10 @@ def test_global_values_of_a_parent_chart_are_accepted():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
+        (
+            {"config": {"pinDir": "/sys/fs/bpf/x"}, "updateStrategy": {"rollingUpdate": {"maxSurge": 1}}},
+            "Set maxSurge to 0",
+        ),
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "scraped twice.*Enable one"),
         ({"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}, "set service.enabled=true"),
         ({"serviceAccount": {"create": False}}, "Name an account"),

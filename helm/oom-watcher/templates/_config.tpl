@@ -38,7 +38,7 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- end }}
 {{- end }}
 
-{{/* Host paths: a list of {name, path, type}; each is mounted read-only at its own path. */}}
+{{/* Host paths: a list of {name, path, type}; each is mounted at its own path, read-only unless it is `writable`. */}}
 {{- define "oom-watcher.hostMounts" -}}
 {{- with .Values.config.containerLogDir }}
 - {name: container-log-links, path: {{ . | quote }}, type: Directory}
@@ -52,5 +52,11 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- with .Values.config.criSocket }}
 {{- /* The socket and not its directory: below that are the mounts of all containers, which a bind mount would hold. */}}
 - {name: cri-socket, path: {{ . | quote }}, type: Socket}
+{{- end }}
+{{- with .Values.config.stateDir }}
+- {name: state, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
+{{- end }}
+{{- with .Values.config.pinDir }}
+- {name: pins, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
 {{- end }}
 {{- end }}

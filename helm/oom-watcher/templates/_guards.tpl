@@ -16,6 +16,10 @@
 {{- if and .Values.appArmorProfile (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- fail (printf "appArmorProfile needs Kubernetes 1.30 or later and this is %s: use the annotation container.apparmor.security.beta.kubernetes.io/oom-watcher in podAnnotations." .Capabilities.KubeVersion.Version) }}
 {{- end }}
+{{- $surge := dig "rollingUpdate" "maxSurge" 0 .Values.updateStrategy | toString }}
+{{- if and .Values.config.pinDir (not (has $surge (list "0" "0%"))) }}
+{{- fail "config.pinDir and updateStrategy.rollingUpdate.maxSurge exclude each other: of two agents on a node only one can have the pinned hooks. Set maxSurge to 0." }}
+{{- end }}
 {{- $address := .Values.config.metricsAddress | default "" }}
 {{- if or (hasPrefix "127." $address) (eq "::1" $address) }}
 {{- fail "config.metricsAddress is a loopback address: neither the kubelet's probes nor Prometheus reach it. Leave it empty." }}
