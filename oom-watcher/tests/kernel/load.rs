@@ -256,18 +256,24 @@ fn global_inside_its_limit() {
     let own = Cgroup::new("watcher");
     own.limit(CHART_LIMIT);
     let watcher = Watcher::start_in(&own);
-    let elsewhere = Cgroup::new("elsewhere");
-    let account = Account::open(&[&own, &elsewhere]);
+    let (elsewhere, beside) = (Cgroup::new("elsewhere"), Cgroup::new("beside"));
+    // The kernel may choose once more before the first victim's memory is back: then this one, and not the suite.
+    let mut second = Hog::start(&beside, &["anon", "4096", "800"]);
+    second.go();
+    second.wait_until_full();
+    let account = Account::open(&[&own, &elsewhere, &beside]);
     let mut hog = Hog::start(&elsewhere, &["anon", "68719476736", "900"]);
-    let pid = u64::from(hog.pid());
     hog.go();
     hog.must_be_killed();
-    let event = watcher.event();
-    assert_eq!(number(&event, "/victim/tgid"), pid);
-    assert_eq!(event["incident"]["scope"], "node");
-    watcher.silent();
+    let mut events = vec![watcher.event()];
+    events.extend(watcher.rest());
+    assert!(events.iter().all(|event| event["incident"]["scope"] == "node"), "{events:#?}");
+    let reported: Vec<u64> = events.iter().map(|event| number(event, "/victim/tgid")).collect();
+    let in_order = [u64::from(hog.pid()), u64::from(second.pid())];
+    assert!(in_order.starts_with(&reported), "{reported:?} of {in_order:?}");
     // Nobody in the watcher's own cgroup: it fits into its limit.
-    account.assert(&Expected { kills: &[(&elsewhere, 1)], ..Expected::default() });
+    let kills = [(&elsewhere, 1), (&beside, reported.len() as u64 - 1)];
+    account.assert(&Expected { kills: &kills, ..Expected::default() });
 }
 
 /// Kills that the metrics have.
