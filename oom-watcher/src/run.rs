@@ -127,11 +127,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
     let kubernetes = kubernetes.map(|prepared| prepared.start(publish_to(&metrics, &stdout)));
-    let containers = Names::new(Limits::default());
-    let scanner = Arc::new(Scanner::new(config.names.container_log_dir.clone(), containers.clone()));
-    let names_health = follow_names(&scanner, &health);
-    let resolver = Resolver::new(scanner, sources(&config.names));
-    telemetry.set_names(names_state(&containers, names_health, &resolver));
+    let (containers, resolver) = start_names(&config.names, &health, &telemetry);
     // Before it is said that it watches: whoever reads that may ask it to stop.
     let asked = asked_to_stop()?;
     info!(%address, node = config.node_name, "Watching for OOM kills");
@@ -211,6 +207,16 @@ fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
             warn!(hook, costs = status.hook.costs(), "A hook is not attached");
         }
     }
+}
+
+/// The index of names, what feeds it, and what searches where it knows nothing.
+fn start_names(config: &NamesConfig, health: &Arc<Health>, telemetry: &Telemetry) -> (Names, Arc<Resolver>) {
+    let containers = Names::new(Limits::default());
+    let scanner = Arc::new(Scanner::new(config.container_log_dir.clone(), containers.clone()));
+    let names_health = follow_names(&scanner, health);
+    let resolver = Resolver::new(scanner, sources(config));
+    telemetry.set_names(names_state(&containers, names_health, &resolver));
+    (containers, resolver)
 }
 
 /// Follows the directory of links for as long as the runtime lives.

@@ -69,6 +69,20 @@ def test_metrics_that_are_named_exist(path: Path):
     assert named <= set(contract.metrics()) | further
 
 
+def test_failures_are_proved_by_scenarios_that_exist():
+    rows = re.findall(r"^\|.*\| ([^|]*(?:restart|kernel): [^|]*) \|$", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    named = [
+        (suite, name)
+        for row in rows
+        for suite, names in re.findall(r"(restart|kernel): ([a-z0-9, -]+)", row)
+        for name in names.strip().split(", ")
+    ]
+    assert len(named) > 20, "the table has another form"
+    for suite, name in named:
+        sources = (ROOT / "oom-watcher" / "tests" / suite).glob("*.rs")
+        assert any(f'"{name}"' in source.read_text() for source in sources), (suite, name)
+
+
 def test_every_stage_of_the_agent_has_its_row_in_the_runbook():
     page = (ROOT / "tests" / "chart" / "fixtures" / "agent-after.txt").read_text()
     stages = {labels["stage"] for name, labels, _ in contract.series(page) if name == "oom_watcher_lost_events_total"}

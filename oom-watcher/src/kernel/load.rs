@@ -1,5 +1,4 @@
-//! Plan → programs in the kernel. With [`super::reader`] the only module that names aya, and the only `unsafe` of the agent.
-//! [`unparsed`] keeps aya from parsing the kernel's BTF.
+//! Plan → programs in the kernel. It and its neighbours here are the only modules that name aya; [`unparsed`] keeps aya from parsing the kernel's BTF.
 //!
 //! Hooks beside `mark_victim` are tried one method after another; each failure is kept with its reason, and costs fields,
 //! never events. `mark_victim` comes last, so that the first victim finds the other hooks in place.
