@@ -232,3 +232,15 @@ fn number(value: &Value) -> Result<f64> {
 fn string(value: &Value) -> Result<&str> {
     value.as_str().with_context(|| format!("{value} is no text"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_the_kept_results_give() {
+        let committed = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
+        let rendered = page(&crate::bench::read().unwrap()).unwrap();
+        assert!(committed == rendered, "{PAGE} is not that of its template and results: cargo xtask bench --render");
+    }
+}
