@@ -19,7 +19,7 @@ pub(crate) struct Options {
 }
 
 /// Bytes of the ring buffer: the agent's default.
-const RING_BUFFER: u32 = 2 << 20;
+const RING_BUFFER: u32 = 512 << 10;
 
 /// Writes a line for each kill, in the form of the agent's as far as the bench reads it, until it is ended.
 pub(crate) fn run(options: &Options) -> Result<()> {

@@ -1,8 +1,8 @@
 //! No bytes from the ring buffer make the agent panic, and whatever a record says, the lines are one line of safe text and one
 //! of valid JSON.
 //!
-//! The input is a run of records, each with its length before it. The first byte of a record says whether its header is made
-//! good: a mutation alone would rarely get past the version and the size.
+//! The input is a run of records, each with what it is and its length before it. The first byte of a record says whether its
+//! header is made good: a mutation alone would rarely get past the version and the size.
 #![no_main]
 
 use std::{hint::black_box, mem::offset_of, sync::LazyLock, time::Instant};
@@ -20,7 +20,7 @@ use oom_watcher::{
 };
 use oom_watcher_common::{
     ABI_VERSION,
-    record::{Header, IncidentEnd, KIND_INCIDENT_END, KIND_LARGE_KILL, KIND_SMALL_KILL, LargeKill, SmallKill},
+    record::{Header, IncidentEnd, KIND_INCIDENT_END, KIND_KILL, KillHead, TAIL_MAX},
 };
 
 const DECODER: Decoder = Decoder {
@@ -55,9 +55,10 @@ fuzz_target!(|data: &[u8]| {
 /// The next record and what follows it.
 fn next(data: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (&how, data) = data.split_first()?;
+    let (tail, data) = data.split_first_chunk().map_or((0, data), |(tail, data)| (u16::from_le_bytes(*tail), data));
     let (length, kind) = match how % 4 {
-        0 => (size_of::<SmallKill>(), Some(KIND_SMALL_KILL)),
-        1 => (size_of::<LargeKill>(), Some(KIND_LARGE_KILL)),
+        0 => (size_of::<KillHead>(), Some(KIND_KILL)),
+        1 => (size_of::<KillHead>() + usize::from(tail) % TAIL_MAX, Some(KIND_KILL)),
         2 => (size_of::<IncidentEnd>(), Some(KIND_INCIDENT_END)),
         _ => (usize::from(how), None),
     };

@@ -12,4 +12,4 @@ pub mod layout;
 pub mod record;
 
 /// The version of every record's layout. A change of any struct in [`record`] raises it.
-pub const ABI_VERSION: u16 = 1;
+pub const ABI_VERSION: u16 = 2;

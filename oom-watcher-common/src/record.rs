@@ -1,14 +1,15 @@
 //! Records of the ring buffer.
 //!
-//! Every record starts with a [`Header`]. A kill comes as a [`Kill`] followed by its levels and names in one of two sizes,
-//! [`SmallKill`] and [`LargeKill`]: what Kubernetes makes fits the small one, and the ring buffer holds eight times as many.
+//! Every record starts with a [`Header`] and is exactly as long as what it says. A kill is a [`KillHead`], followed by the
+//! levels of the victim's memory cgroup and then by those of the trigger's, if it is another one: each a [`Level`], its name,
+//! and up to the next multiple of [`ALIGN`] whatever was there. Who is killed in the same cgroup and by the same decision as
+//! one before has no levels, and names that record instead ([`Kill::levels_of_ns`]): a group of a thousand processes shares
+//! what is said of their cgroup.
 
 use crate::layout::STAT_COUNT;
 
-/// [`Header::kind`] of a [`SmallKill`].
-pub const KIND_SMALL_KILL: u16 = 1;
-/// [`Header::kind`] of a [`LargeKill`].
-pub const KIND_LARGE_KILL: u16 = 2;
+/// [`Header::kind`] of a kill.
+pub const KIND_KILL: u16 = 1;
 /// [`Header::kind`] of an [`IncidentEnd`].
 pub const KIND_INCIDENT_END: u16 = 3;
 
@@ -18,19 +19,17 @@ pub const COMM_LEN: usize = 16;
 pub const NODENAME_LEN: usize = 72;
 /// `NAME_MAX + 1` of the kernel: the longest name of one cgroup level, with the final NUL.
 pub const LEVEL_NAME_MAX: usize = 256;
-/// The longest name, with the final NUL, that a [`SmallKill`] takes: Kubernetes' own are shorter than 90 bytes.
-pub const SMALL_NAME_MAX: usize = 128;
 /// CPUs that a per-CPU sum goes over; on a larger machine the counters are approximate and the record says so.
 pub const CPUS_MAX: u32 = 512;
 
-/// Levels of a [`SmallKill`].
-pub const SMALL_LEVELS: usize = 8;
-/// Bytes of names of a [`SmallKill`].
-pub const SMALL_NAMES: usize = 512;
-/// Levels of a [`LargeKill`]: kind in a pod has 12.
-pub const LARGE_LEVELS: usize = 32;
-/// Bytes of names of a [`LargeKill`].
-pub const LARGE_NAMES: usize = 8192;
+/// Levels of victim and trigger together. The deepest that Kubernetes makes, kind in a pod, are 12 each.
+pub const LEVELS_MAX: usize = 40;
+/// What a [`Level`] with its name begins at a multiple of.
+pub const ALIGN: usize = 8;
+/// Bytes of a level with the longest name.
+pub const LEVEL_MAX: usize = size_of::<Level>() + LEVEL_NAME_MAX;
+/// Bytes of the levels of the longest kill.
+pub const TAIL_MAX: usize = LEVELS_MAX * LEVEL_MAX;
 
 /// The head of every record.
 #[repr(C)]
@@ -75,7 +74,7 @@ pub mod valid {
     pub const NODENAME: u64 = 1 << 10;
     /// `levels` and the names of the victim's memory cgroup.
     pub const CGROUP: u64 = 1 << 11;
-    /// `trigger_levels` and their names.
+    /// `trigger_levels` and their names, or [`super::FLAG_TRIGGER_SAME_CGROUP`].
     pub const TRIGGER_CGROUP: u64 = 1 << 12;
     /// The fields of `oom_control`: `constraint`, `order`, `gfp_mask`, `total_pages`, `chosen_points`, `oom_level`.
     pub const OOM_CONTROL: u64 = 1 << 13;
@@ -107,7 +106,7 @@ pub const FLAG_LIMIT_WRITE: u32 = 1 << 2;
 pub const FLAG_TRIGGER_SAME_CGROUP: u32 = 1 << 3;
 /// [`Kill::flags`]: the first kill of its incident: the process that the killer picked.
 pub const FLAG_CHOSEN: u32 = 1 << 4;
-/// [`Kill::flags`]: the victim's cgroup has more levels or longer names than the record holds.
+/// [`Kill::flags`]: the victim's cgroup has more levels than the record holds.
 pub const FLAG_CGROUP_TRUNCATED: u32 = 1 << 5;
 /// [`Kill::flags`]: the same for the trigger's cgroup.
 pub const FLAG_TRIGGER_CGROUP_TRUNCATED: u32 = 1 << 6;
@@ -148,7 +147,7 @@ pub mod stat {
     pub const MISSING: i64 = i64::MIN;
 }
 
-/// One level of the victim's memory cgroup; the leaf comes first, the root last.
+/// One level of a memory cgroup, before its name; the leaf comes first, the root last.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
@@ -158,26 +157,10 @@ pub struct Level {
     pub usage_pages: u64,
     /// `page_counter.max`, in pages; no limit is `PAGE_COUNTER_MAX` (`LONG_MAX / PAGE_SIZE`).
     pub limit_pages: u64,
-    /// Where the name starts in the names.
-    pub name_offset: u16,
     /// Bytes of the name, without NUL.
-    pub name_len: u16,
+    pub name_len: u32,
     /// `LEVEL_*`.
     pub flags: u32,
-}
-
-/// One level of the trigger's memory cgroup; the leaf comes first, the root last.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameLevel {
-    /// kernfs node id.
-    pub id: u64,
-    /// Where the name starts in the names.
-    pub name_offset: u16,
-    /// Bytes of the name, without NUL.
-    pub name_len: u16,
-    /// Zero.
-    pub pad: u32,
 }
 
 impl Kill {
@@ -215,6 +198,7 @@ impl Kill {
         stats_level: NO_LEVEL,
         level_count: 0,
         trigger_level_count: 0,
+        levels_of_ns: 0,
     };
 }
 
@@ -287,28 +271,20 @@ pub struct Kill {
     pub level_count: u16,
     /// Levels of the trigger's cgroup that follow.
     pub trigger_level_count: u16,
+    /// [`Header::time_ns`] of the last kill before in the same incident that has levels: this victim's cgroup, and all that is
+    /// said of it, are the same. 0: this kill has its own.
+    pub levels_of_ns: u64,
 }
 
-/// A kill with its levels and names.
+/// What every kill has.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct KillRecord<const LEVELS: usize, const NAMES: usize> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KillHead {
     /// The head.
     pub header: Header,
     /// The fixed part.
     pub kill: Kill,
-    /// The victim's memory cgroup.
-    pub levels: [Level; LEVELS],
-    /// The trigger's memory cgroup.
-    pub trigger_levels: [NameLevel; LEVELS],
-    /// Names of both, one after the other; a level says where its name is.
-    pub names: [u8; NAMES],
 }
-
-/// A kill in a cgroup of at most [`SMALL_LEVELS`] levels.
-pub type SmallKill = KillRecord<SMALL_LEVELS, SMALL_NAMES>;
-/// A kill in any cgroup.
-pub type LargeKill = KillRecord<LARGE_LEVELS, LARGE_NAMES>;
 
 /// The return of an `out_of_memory` that marked somebody.
 #[repr(C)]
@@ -329,9 +305,8 @@ pub struct IncidentEnd {
 const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<Level>() == 32);
-    assert!(size_of::<NameLevel>() == 16);
-    assert!(size_of::<Kill>() == 344);
-    assert!(size_of::<SmallKill>() == 24 + 344 + 8 * 32 + 8 * 16 + 512);
-    assert!(size_of::<LargeKill>() == 24 + 344 + 32 * 32 + 32 * 16 + 8192);
+    assert!(size_of::<Kill>() == 352);
+    assert!(size_of::<KillHead>() == 24 + 352);
+    assert!(LEVEL_MAX.is_multiple_of(ALIGN) && size_of::<KillHead>().is_multiple_of(ALIGN));
     assert!(size_of::<IncidentEnd>() == 40);
 };

@@ -1,6 +1,6 @@
 //! The call of `out_of_memory` that is under way, and what is known of it so far.
 
-use crate::{kernel::Address, maps::INCIDENT};
+use crate::{cgroup::walk, draft::Draft, kernel::Address, maps::INCIDENT};
 
 /// What one call of `out_of_memory` leaves for the hooks inside it.
 #[repr(C)]
@@ -18,6 +18,10 @@ pub(crate) struct Slot {
     pub(crate) last_trigger: u64,
     /// Address of the last victim's `mm_struct`.
     pub(crate) last_mm: u64,
+    /// The memory cgroup whose levels the last record in this call that has any is of; 0: there is none yet.
+    pub(crate) levels_css: u64,
+    /// The time in that record's header.
+    pub(crate) levels_ns: u64,
     /// The last victim's process.
     pub(crate) last_tgid: u32,
     /// Marks in this call.
@@ -42,5 +46,12 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn control_of(&self, task: u64) -> Address {
         if self.trigger == task { Address(self.oom_control) } else { Address(0) }
+    }
+
+    /// Whether a record of this call has the levels of the draft's cgroup.
+    #[inline(always)]
+    pub(crate) fn has_levels(&self, draft: *mut Draft) -> bool {
+        let css = walk!(draft, victim);
+        walk!(draft, control) != 0 && css != 0 && css == self.levels_css
     }
 }

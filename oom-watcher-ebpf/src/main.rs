@@ -6,6 +6,7 @@
 #![no_main]
 
 mod cgroup;
+mod draft;
 mod incident;
 mod kernel;
 mod maps;

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use oom_watcher_common::counter;
 
-use crate::{cgroup::Walk, incident::Slot};
+use crate::{draft::Draft, incident::Slot};
 
 /// Records for the agent. The size is the agent's `--ring-buffer-size`; see there for the sum behind its default.
 #[map]
@@ -27,9 +27,9 @@ pub(crate) static HOOKS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static INCIDENT: Array<Slot> = Array::with_max_entries(1, 0);
 
-/// Working memory of the walk through cgroups. One is enough: every walk is under `oom_lock`.
+/// The record of a kill while it is made. One is enough: every kill is under `oom_lock`.
 #[map]
-pub(crate) static WALK: Array<Walk> = Array::with_max_entries(1, 0);
+pub(crate) static DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
 
 /// The task that a task last sent a fatal signal in the kernel's own name to (sender → address of the task). Between the
 /// signal and the mark lie a few instructions under a spin lock, so the newest entry of a sender is enough; least-recently

@@ -3,23 +3,25 @@
 //! no version number does.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_current_task, bpf_ktime_get_boot_ns},
+    },
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use oom_watcher_common::{
-    ABI_VERSION, counter,
+    counter,
     layout::{MARK_VICTIM_PID, hook},
-    record::{
-        FLAG_KILL_CONFIRMED, Header, KIND_LARGE_KILL, KIND_SMALL_KILL, Kill, KillRecord, LARGE_LEVELS, LARGE_NAMES,
-        LEVEL_NAME_MAX, SMALL_LEVELS, SMALL_NAME_MAX, SMALL_NAMES, valid,
-    },
+    record::LEVELS_MAX,
 };
 
 use crate::{
+    cgroup::{self, walk},
+    draft,
     incident::{Slot, slot},
     kernel::{Address, layout},
-    maps::{EVENTS, SIGNALLED, attached, count},
+    maps::{SIGNALLED, attached, count},
     victim,
 };
 
@@ -66,7 +68,9 @@ fn marked(argument: u64) {
     if mark.task.0 == 0 {
         count(counter::VICTIMS_WITHOUT_TASK);
     }
-    report(&mark, slot);
+    // SAFETY: the helper takes no arguments.
+    let current = Address(unsafe { bpf_get_current_task() });
+    report::<LEVELS_MAX>(&mark, slot, cgroup::memory_of(current));
     slot.last_trigger = trigger;
     slot.last_mm = mark.task.follow(layout!(task_mm)).0;
     slot.last_tgid = mark.task.get(layout!(task_tgid));
@@ -82,13 +86,11 @@ fn take_signalled(sender: u64) -> Address {
     Address(task)
 }
 
-/// Sends one kill in the smallest record that holds it.
+/// Sends one kill, with at most `LEVELS` levels of its cgroup and of the trigger's (a null address: not wanted).
 #[inline(always)]
-pub(crate) fn report(mark: &Mark, slot: &mut Slot) {
-    let sent = send::<SMALL_LEVELS, SMALL_NAMES>(mark, slot, KIND_SMALL_KILL, SMALL_NAME_MAX as u32, false)
-        || send::<LARGE_LEVELS, LARGE_NAMES>(mark, slot, KIND_LARGE_KILL, LEVEL_NAME_MAX as u32, true);
+pub(crate) fn report<const LEVELS: usize>(mark: &Mark, slot: &mut Slot, trigger_css: Address) {
     slot.kills += 1;
-    if sent {
+    if send::<LEVELS>(mark, slot, trigger_css) {
         count(counter::KILLS_SENT);
     } else {
         slot.kills_lost += 1;
@@ -96,47 +98,26 @@ pub(crate) fn report(mark: &Mark, slot: &mut Slot) {
     }
 }
 
-/// Fills and submits one record. False: there was no room, or the cgroup did not fit and `last` allows another try.
+/// Makes one record and sends it. False: there was no room.
 #[inline(always)]
-fn send<const LEVELS: usize, const NAMES: usize>(
-    mark: &Mark,
-    slot: &Slot,
-    kind: u16,
-    name_max: u32,
-    last: bool,
-) -> bool {
-    let Some(mut entry) = EVENTS.reserve::<KillRecord<LEVELS, NAMES>>(0) else { return false };
-    let record = entry.as_mut_ptr();
+fn send<const LEVELS: usize>(mark: &Mark, slot: &mut Slot, trigger_css: Address) -> bool {
     let trigger = bpf_get_current_pid_tgid();
     let control = slot.control_of(trigger);
     // SAFETY: the helper takes no arguments.
     let time_ns = unsafe { bpf_ktime_get_boot_ns() };
-    let header = Header {
-        abi_version: ABI_VERSION,
-        kind,
-        size: size_of::<KillRecord<LEVELS, NAMES>>() as u32,
-        time_ns,
-        incident_ns: if control.0 == 0 { 0 } else { slot.entered_ns },
-    };
-    // SAFETY: `record` is the reserved entry, as large as the type and aligned to 8 bytes.
-    unsafe { (&raw mut (*record).header).write(header) };
-    // SAFETY: as above.
-    unsafe { (&raw mut (*record).kill).write(Kill::EMPTY) };
-    // SAFETY: as above; the fixed part was initialised by the line before.
-    let kill = unsafe { &mut (*record).kill };
-    kill.flags = mark.flags;
-    if attached(hook::SIGNAL) {
-        kill.valid |= valid::CONFIRMED;
+    let Some(draft) = draft::begin(time_ns, if control.0 == 0 { 0 } else { slot.entered_ns }) else { return false };
+    victim::fill(draft, mark, slot, trigger);
+    walk!(draft, victim = cgroup::memory_of(mark.task).0);
+    walk!(draft, control = control.0);
+    if slot.has_levels(draft) {
+        victim::refer(draft, slot.levels_ns);
+        return draft::send(draft);
     }
-    if mark.confirmed {
-        kill.flags |= FLAG_KILL_CONFIRMED;
+    victim::fill_cgroups::<LEVELS>(draft, trigger_css);
+    let sent = draft::send(draft);
+    if sent && walk!(draft, control) != 0 {
+        slot.levels_css = walk!(draft, victim);
+        slot.levels_ns = time_ns;
     }
-    victim::fill(kill, mark, slot, trigger);
-    let fits = victim::fill_cgroups::<LEVELS, NAMES>(record, mark.task, control, name_max);
-    if fits || last {
-        entry.submit(0);
-        return true;
-    }
-    entry.discard(0);
-    false
+    sent
 }

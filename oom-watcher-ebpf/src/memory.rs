@@ -6,7 +6,8 @@ use oom_watcher_common::{
 };
 
 use crate::{
-    cgroup::{Walk, walk},
+    cgroup::walk,
+    draft::Draft,
     kernel::{Address, LAYOUT, constant, layout},
 };
 
@@ -81,17 +82,17 @@ fn add_cpu_parts(kill: &mut Kill, mm: Address) {
     }
 }
 
-/// Fills the figures of the memory cgroup that ran out: the one that the kernel named (`named`: it could name one), else the
-/// one nearest to its limit.
+/// Fills the figures of the memory cgroup that ran out: the one that the kernel named where it could name one, else the one
+/// nearest to its limit.
 #[inline(always)]
-pub(crate) fn fill_memcg(kill: &mut Kill, walk: *mut Walk, named: bool) {
+pub(crate) fn fill_memcg(kill: &mut Kill, draft: *mut Draft) {
     let memcg;
-    if named {
-        memcg = Address(walk!(walk, oom_css));
-        kill.stats_level = walk!(walk, oom_level);
+    if walk!(draft, control) != 0 {
+        memcg = Address(walk!(draft, oom_css));
+        kill.stats_level = walk!(draft, oom_level);
     } else {
-        memcg = Address(walk!(walk, tight_css));
-        kill.stats_level = walk!(walk, tight_level);
+        memcg = Address(walk!(draft, tight_css));
+        kill.stats_level = walk!(draft, tight_level);
     }
     if memcg.0 == 0 {
         return;

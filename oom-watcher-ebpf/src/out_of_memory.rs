@@ -14,7 +14,7 @@ use oom_watcher_common::{
 };
 
 use crate::{
-    incident::slot,
+    incident::{Slot, slot},
     kernel::{Address, layout},
     maps::{EVENTS, count},
 };
@@ -59,12 +59,19 @@ fn enter(oom_control: u64) {
     slot.entered_ns = unsafe { bpf_ktime_get_boot_ns() };
     let memcg = Address(oom_control).follow(layout!(oc_memcg));
     slot.entry_usage = memcg.get(layout!(memcg_usage));
-    slot.last_trigger = 0;
-    slot.last_mm = 0;
-    slot.last_tgid = 0;
+    forget_victim(slot);
+    slot.levels_css = 0;
     slot.marks = 0;
     slot.kills = 0;
     slot.kills_lost = 0;
+}
+
+/// Who is killed outside of a call shares nobody's memory: what is known of the last victim ends with the call.
+#[inline(always)]
+fn forget_victim(slot: &mut Slot) {
+    slot.last_trigger = 0;
+    slot.last_mm = 0;
+    slot.last_tgid = 0;
 }
 
 #[inline(always)]
@@ -75,6 +82,7 @@ fn leave() {
     }
     slot.trigger = 0;
     slot.oom_control = 0;
+    forget_victim(slot);
     if slot.marks == 0 {
         count(counter::INVOCATIONS_WITHOUT_VICTIM);
         return;

@@ -17,6 +17,9 @@ use crate::{
 };
 
 const SIGKILL: u32 = 9;
+/// Levels of a process that was killed for sharing memory and is in another cgroup than the victim, which nobody does by
+/// accident; each costs the verifier time at every start.
+const SHARER_LEVELS: usize = 16;
 /// `SEND_SIG_PRIV` (include/linux/signal.h): the kernel itself sends it.
 const SEND_SIG_PRIV: u64 = 1;
 
@@ -41,6 +44,7 @@ fn kernel_kills(task: Address) {
     let tgid: u32 = task.get(layout!(task_tgid));
     if task.follow(layout!(task_mm)).0 == slot.last_mm && tgid != slot.last_tgid {
         count(counter::SHARED_MM_KILLS);
-        report(&Mark { task, pid: tgid, flags: FLAG_SHARED_MM, confirmed: true }, slot);
+        // The trigger's cgroup was told with the victim.
+        report::<SHARER_LEVELS>(&Mark { task, pid: tgid, flags: FLAG_SHARED_MM, confirmed: true }, slot, Address(0));
     }
 }

@@ -1,16 +1,17 @@
 //! What is known of the victim and of the trigger at the mark.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, generated::bpf_get_current_task};
+use aya_ebpf::helpers::bpf_get_current_comm;
 use oom_watcher_common::{
     layout::{ABSENT, hook},
     record::{
-        FLAG_CGROUP_TRUNCATED, FLAG_CHOSEN, FLAG_LIMIT_WRITE, FLAG_MEMCG_OOM, FLAG_SHARED_MM,
-        FLAG_TRIGGER_CGROUP_TRUNCATED, FLAG_TRIGGER_SAME_CGROUP, Kill, KillRecord, NODENAME_LEN, valid,
+        FLAG_CGROUP_TRUNCATED, FLAG_CHOSEN, FLAG_KILL_CONFIRMED, FLAG_LIMIT_WRITE, FLAG_MEMCG_OOM, FLAG_SHARED_MM,
+        FLAG_TRIGGER_CGROUP_TRUNCATED, FLAG_TRIGGER_SAME_CGROUP, Kill, NODENAME_LEN, valid,
     },
 };
 
 use crate::{
-    cgroup::{self, Names, walk},
+    cgroup::{self, walk},
+    draft::Draft,
     incident::Slot,
     kernel::{Address, layout},
     maps::attached,
@@ -21,14 +22,23 @@ use crate::{
 
 /// Fills the fixed part but for the cgroups' figures.
 #[inline(always)]
-pub(crate) fn fill(kill: &mut Kill, mark: &Mark, slot: &Slot, trigger: u64) {
+pub(crate) fn fill(draft: *mut Draft, mark: &Mark, slot: &Slot, trigger: u64) {
+    let kill = kill_of(draft);
+    kill.flags = mark.flags;
+    if attached(hook::SIGNAL) {
+        kill.valid |= valid::CONFIRMED;
+    }
+    if mark.confirmed {
+        kill.flags |= FLAG_KILL_CONFIRMED;
+    }
     kill.pid = mark.pid;
     kill.trigger_tgid = (trigger >> 32) as u32;
     kill.trigger_pid = trigger as u32;
     if let Ok(comm) = bpf_get_current_comm() {
         kill.trigger_comm = comm;
     }
-    if slot.kills == 0 && slot.trigger == trigger && mark.flags & FLAG_SHARED_MM == 0 {
+    // This one is counted already.
+    if slot.kills == 1 && slot.trigger == trigger && mark.flags & FLAG_SHARED_MM == 0 {
         kill.flags |= FLAG_CHOSEN;
     }
     if attached(hook::LIMIT_WRITE) {
@@ -43,6 +53,14 @@ pub(crate) fn fill(kill: &mut Kill, mark: &Mark, slot: &Slot, trigger: u64) {
     if control.0 != 0 {
         fill_control(kill, control, slot.entry_usage);
     }
+}
+
+/// The fixed part of the draft.
+#[inline(always)]
+fn kill_of(draft: *mut Draft) -> &'static mut Kill {
+    // SAFETY: the draft is an entry of a map, which lives as long as the program, and this hook alone uses it (`draft`); its
+    // head is initialised, and no caller holds two of these.
+    unsafe { &mut (*draft).head.kill }
 }
 
 #[inline(always)]
@@ -132,50 +150,39 @@ fn fill_control(kill: &mut Kill, control: Address, entry_usage: u64) {
     kill.valid |= valid::OOM_CONTROL;
 }
 
-/// Fills the levels of the victim's and the trigger's memory cgroup and the figures of the one that ran out. False: they do
-/// not fit this record.
+/// Says that the cgroup is that of another record.
 #[inline(always)]
-pub(crate) fn fill_cgroups<const LEVELS: usize, const NAMES: usize>(
-    record: *mut KillRecord<LEVELS, NAMES>,
-    task: Address,
-    control: Address,
-    name_max: u32,
-) -> bool {
-    // SAFETY: `record` is the reserved entry, as large as the type; its fixed part is initialised.
-    let kill = unsafe { &mut (*record).kill };
-    let css = cgroup::memory_of(task);
-    if css.0 == 0 {
-        return true;
+pub(crate) fn refer(draft: *mut Draft, levels_ns: u64) {
+    kill_of(draft).levels_of_ns = levels_ns;
+}
+
+/// Fills the levels of the victim's memory cgroup and of the trigger's (a null address: not wanted), and the figures of the one
+/// that ran out.
+#[inline(always)]
+pub(crate) fn fill_cgroups<const LEVELS: usize>(draft: *mut Draft, trigger: Address) {
+    let victim = walk!(draft, victim);
+    if victim == 0 {
+        return;
     }
-    let Some(walk) = cgroup::begin() else { return true };
-    // SAFETY: as above; only the address is formed.
-    let start = unsafe { &raw mut (*record).names }.cast();
-    let names = Names { start, capacity: NAMES as u32, name_max };
-    // SAFETY: as above; only the address is formed.
-    let levels = unsafe { &raw mut (*record).levels }.cast();
-    cgroup::fill_levels::<LEVELS>(levels, css, control.get(layout!(oc_memcg)), names, walk);
+    let kill = kill_of(draft);
     kill.valid |= cgroup::valid_bits();
-    kill.level_count = walk!(walk, count) as u16;
-    kill.oom_level = walk!(walk, oom_level);
-    memory::fill_memcg(kill, walk, control.0 != 0);
-    if walk!(walk, complete) == 0 {
-        kill.flags |= FLAG_CGROUP_TRUNCATED;
-        return false;
+    if trigger.0 != 0 {
+        kill.valid |= valid::TRIGGER_CGROUP;
     }
-    // SAFETY: the helper takes no arguments.
-    let trigger = cgroup::memory_of(Address(unsafe { bpf_get_current_task() }));
-    kill.valid |= valid::TRIGGER_CGROUP;
-    if trigger == css {
+    let mut other = trigger;
+    if trigger.0 == victim {
         kill.flags |= FLAG_TRIGGER_SAME_CGROUP;
-        return true;
+        other = Address(0);
     }
-    // SAFETY: as above; only the address is formed.
-    let places = unsafe { &raw mut (*record).trigger_levels }.cast();
-    cgroup::fill_names::<LEVELS>(places, trigger, names, walk);
-    kill.trigger_level_count = walk!(walk, count) as u16;
-    if walk!(walk, complete) == 0 {
-        kill.flags |= FLAG_TRIGGER_CGROUP_TRUNCATED;
-        return false;
+    if !cgroup::fill::<LEVELS>(draft, other) {
+        kill.flags |= if walk!(draft, victim_done) == 0 {
+            FLAG_CGROUP_TRUNCATED | FLAG_TRIGGER_CGROUP_TRUNCATED
+        } else {
+            FLAG_TRIGGER_CGROUP_TRUNCATED
+        };
     }
-    true
+    kill.level_count = walk!(draft, count) as u16;
+    kill.trigger_level_count = walk!(draft, trigger_count) as u16;
+    kill.oom_level = walk!(draft, oom_level);
+    memory::fill_memcg(kill, draft);
 }

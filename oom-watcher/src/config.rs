@@ -19,7 +19,7 @@ use crate::{
 
 /// Longest node name: that of a Kubernetes object.
 const NAME_MAX_BYTES: usize = 253;
-/// A smaller ring buffer could not hold a few of the largest records (10 KiB).
+/// A smaller ring buffer could not hold a few of the largest records (12 KiB).
 const RING_BUFFER_MIN_BYTES: u32 = 64 * 1024;
 /// A larger one would cost more than the kills of the worst minute.
 const RING_BUFFER_MAX_BYTES: u32 = 256 * 1024 * 1024;

@@ -3,14 +3,16 @@
 //! Pure and without `unsafe`: the offsets come from the shared types, the lengths are checked, and a field that the kernel
 //! did not give is `None`. A record that cannot be understood is an error for the caller to count; it stops nothing.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use oom_watcher_common::{
     ABI_VERSION,
     record::{
-        FLAG_CGROUP_TRUNCATED, FLAG_CHOSEN, FLAG_KILL_CONFIRMED, FLAG_LIMIT_WRITE, FLAG_MEMCG_OOM, FLAG_MM_SHARED,
-        FLAG_SHARED_MM, FLAG_TRIGGER_SAME_CGROUP, Header, IncidentEnd as IncidentEndRecord, KIND_INCIDENT_END,
-        KIND_LARGE_KILL, KIND_SMALL_KILL, Kill, KillRecord, LARGE_LEVELS, LARGE_NAMES, LEVEL_OOM_GROUP, Level,
-        NO_LEVEL, NameLevel, SMALL_LEVELS, SMALL_NAMES, stat, valid,
+        ALIGN, FLAG_CGROUP_TRUNCATED, FLAG_CHOSEN, FLAG_KILL_CONFIRMED, FLAG_LIMIT_WRITE, FLAG_MEMCG_OOM,
+        FLAG_MM_SHARED, FLAG_SHARED_MM, FLAG_TRIGGER_CGROUP_TRUNCATED, FLAG_TRIGGER_SAME_CGROUP, Header,
+        IncidentEnd as IncidentEndRecord, KIND_INCIDENT_END, KIND_KILL, Kill, KillHead, LEVEL_OOM_GROUP, LEVELS_MAX,
+        Level, NO_LEVEL, stat, valid,
     },
 };
 
@@ -35,19 +37,21 @@ pub enum DecodeError {
     /// No such kind of record.
     #[error("a record of unknown kind {0}")]
     Kind(u16),
-    /// The record's length is not that of its kind.
-    #[error("a record of kind {kind} has {found} bytes instead of {expected}")]
+    /// The record's length is not what it says, or too small for its kind.
+    #[error("a record of kind {kind} has {found} bytes; it says {said}, and such a record has {least} or more")]
     Size {
         /// The kind.
         kind: u16,
-        /// Its length.
-        expected: usize,
         /// The length found.
         found: usize,
+        /// The length that it says.
+        said: u32,
+        /// What is always there.
+        least: usize,
     },
-    /// The record counts more levels than it can hold, or a name lies outside it.
-    #[error("a record of kind {0} has a cgroup level outside itself")]
-    Level(u16),
+    /// The record counts more levels than there can be, or a level or its name lies outside it.
+    #[error("a record has a cgroup level outside itself")]
+    Level,
 }
 
 /// What decoding needs to know of this machine.
@@ -59,7 +63,7 @@ pub struct Decoder {
     pub possible_cpus: u32,
     /// Swap counters of the memory cgroups count swap alone (cgroup v2), not memory and swap together (v1).
     pub swap_is_separate: bool,
-    /// Wall clock minus the clock since boot: taken anew for each batch, so a clock that is set does no lasting harm.
+    /// Wall clock minus the clock since boot: taken anew for each record, so a clock that is set does no lasting harm.
     pub boot_to_wall: SignedDuration,
 }
 
@@ -80,29 +84,6 @@ macro_rules! kill {
     };
 }
 
-/// Where the variable parts of a kill are.
-struct Shape {
-    kind: u16,
-    levels_max: usize,
-    levels: usize,
-    trigger_levels: usize,
-    names: usize,
-    names_len: usize,
-}
-
-impl Shape {
-    const fn of<const LEVELS: usize, const NAMES: usize>(kind: u16) -> Self {
-        Self {
-            kind,
-            levels_max: LEVELS,
-            levels: std::mem::offset_of!(KillRecord<LEVELS, NAMES>, levels),
-            trigger_levels: std::mem::offset_of!(KillRecord<LEVELS, NAMES>, trigger_levels),
-            names: std::mem::offset_of!(KillRecord<LEVELS, NAMES>, names),
-            names_len: NAMES,
-        }
-    }
-}
-
 /// Whether a record that could not be decoded may have been a kill. Version and kind are the first two fields of every record
 /// of every version, and the end of an incident has had one kind.
 pub fn may_be_kill(bytes: &[u8]) -> bool {
@@ -120,31 +101,34 @@ impl Decoder {
             return Err(DecodeError::Version { found });
         }
         let kind = field!(bytes, 0, Header, kind, u16);
-        let (expected, shape) = match kind {
-            KIND_SMALL_KILL => {
-                (size_of::<KillRecord<SMALL_LEVELS, SMALL_NAMES>>(), Some(Shape::of::<SMALL_LEVELS, SMALL_NAMES>(kind)))
-            }
-            KIND_LARGE_KILL => {
-                (size_of::<KillRecord<LARGE_LEVELS, LARGE_NAMES>>(), Some(Shape::of::<LARGE_LEVELS, LARGE_NAMES>(kind)))
-            }
-            KIND_INCIDENT_END => (size_of::<IncidentEndRecord>(), None),
+        let least = match kind {
+            KIND_KILL => size_of::<KillHead>(),
+            KIND_INCIDENT_END => size_of::<IncidentEndRecord>(),
             other => return Err(DecodeError::Kind(other)),
         };
-        if bytes.len() != expected || field!(bytes, 0, Header, size, u32) as usize != expected {
-            return Err(DecodeError::Size { kind, expected, found: bytes.len() });
+        let said = field!(bytes, 0, Header, size, u32);
+        if bytes.len() != said as usize || bytes.len() < least {
+            return Err(DecodeError::Size { kind, found: bytes.len(), said, least });
         }
-        match shape {
-            Some(shape) => Ok(Record::Kill(Box::new(self.kill(bytes, &shape)?))),
-            None => Ok(Record::IncidentEnd(incident_end(bytes))),
+        if kind == KIND_KILL {
+            Ok(Record::Kill(Box::new(self.kill(bytes)?)))
+        } else {
+            Ok(Record::IncidentEnd(incident_end(bytes)))
         }
     }
 
-    fn kill(&self, bytes: &[u8], shape: &Shape) -> Result<OomKill, DecodeError> {
+    fn kill(&self, bytes: &[u8]) -> Result<OomKill, DecodeError> {
         let time_ns = field!(bytes, 0, Header, time_ns, u64);
         let incident_ns = field!(bytes, 0, Header, incident_ns, u64);
         let given = kill!(bytes, valid, u64);
         let flags = kill!(bytes, flags, u32);
-        let cgroup = if given & valid::CGROUP == 0 { None } else { Some(self.cgroup(bytes, shape, given, flags)?) };
+        let mut rest = Levels { rest: bytes.get(size_of::<KillHead>()..).unwrap_or_default() };
+        let levels = self.levels(&mut rest, kill!(bytes, level_count, u16), given)?;
+        let trigger_levels = self.levels(&mut rest, kill!(bytes, trigger_level_count, u16), given)?;
+        let cgroup = (given & valid::CGROUP != 0).then(|| {
+            let path = path(levels.iter().map(|level| level.name.as_str()));
+            Arc::new(Cgroup { path, truncated: flags & FLAG_CGROUP_TRUNCATED != 0, levels })
+        });
         // The kernel counts levels from the leaf, the report from the root.
         let level = |index: u32| {
             let count = cgroup.as_ref()?.levels.len();
@@ -159,7 +143,7 @@ impl Decoder {
             incident_ns: (incident_ns != 0).then_some(incident_ns),
             victim: self.victim(bytes, given, flags),
             start_boottime_ns,
-            trigger: trigger(bytes, shape, given, flags, cgroup.as_ref())?,
+            trigger: trigger(bytes, given, flags, cgroup.as_deref(), &trigger_levels),
             control: (given & valid::OOM_CONTROL != 0).then(|| self.control(bytes, flags)),
             oom_level,
             entry_usage_bytes: (given & valid::ENTRY_USAGE != 0)
@@ -169,6 +153,7 @@ impl Decoder {
             mm_shared: flags & FLAG_MM_SHARED != 0,
             memcg,
             cgroup,
+            levels_of_ns: Some(kill!(bytes, levels_of_ns, u64)).filter(|&ns| ns != 0),
         })
     }
 
@@ -221,28 +206,26 @@ impl Decoder {
         }
     }
 
-    fn cgroup(&self, bytes: &[u8], shape: &Shape, given: u64, flags: u32) -> Result<Cgroup, DecodeError> {
-        let count = usize::from(kill!(bytes, level_count, u16));
-        if count > shape.levels_max {
-            return Err(DecodeError::Level(shape.kind));
+    /// The next levels, from the root on: the kernel counts from the leaf.
+    fn levels(&self, rest: &mut Levels<'_>, count: u16, given: u64) -> Result<Vec<report::Level>, DecodeError> {
+        let count = usize::from(count);
+        if count > LEVELS_MAX {
+            return Err(DecodeError::Level);
         }
         let mut levels = Vec::with_capacity(count);
-        for index in (0..count).rev() {
-            let base = shape.levels + index * size_of::<Level>();
-            let offset = field!(bytes, base, Level, name_offset, u16);
-            let len = field!(bytes, base, Level, name_len, u16);
-            let limit = field!(bytes, base, Level, limit_pages, u64);
+        for _ in 0..count {
+            let (level, name) = rest.next().ok_or(DecodeError::Level)?;
+            let limit = field!(level, 0, Level, limit_pages, u64);
             levels.push(report::Level {
-                name: name(bytes, shape, offset, len)?,
-                id: field!(bytes, base, Level, id, u64),
-                usage_bytes: (given & valid::USAGE != 0)
-                    .then(|| self.pages(field!(bytes, base, Level, usage_pages, u64))),
+                name: level_name(name),
+                id: field!(level, 0, Level, id, u64),
+                usage_bytes: (given & valid::USAGE != 0).then(|| self.pages(field!(level, 0, Level, usage_pages, u64))),
                 limit_bytes: if given & valid::LIMIT == 0 { None } else { self.limit(limit) },
-                oom_group: field!(bytes, base, Level, flags, u32) & LEVEL_OOM_GROUP != 0,
+                oom_group: field!(level, 0, Level, flags, u32) & LEVEL_OOM_GROUP != 0,
             });
         }
-        let path = path(levels.iter().map(|level| level.name.as_str()));
-        Ok(Cgroup { path, truncated: flags & FLAG_CGROUP_TRUNCATED != 0, levels })
+        levels.reverse();
+        Ok(levels)
     }
 
     fn memcg(&self, bytes: &[u8], given: u64, level: usize) -> MemcgFigures {
@@ -307,41 +290,39 @@ fn incident_end(bytes: &[u8]) -> IncidentEnd {
     }
 }
 
-fn trigger(
-    bytes: &[u8],
-    shape: &Shape,
-    given: u64,
-    flags: u32,
-    cgroup: Option<&Cgroup>,
-) -> Result<Trigger, DecodeError> {
+/// Levels with their names, one after the other.
+struct Levels<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Levels<'a> {
+    /// The bytes of the next [`Level`], and its name; nothing when they are not all there.
+    fn next(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let (level, after) = self.rest.split_at_checked(size_of::<Level>())?;
+        let len = field!(level, 0, Level, name_len, u32) as usize;
+        let name = after.get(..len)?;
+        self.rest = after.get(len.checked_next_multiple_of(ALIGN)?..)?;
+        Some((level, name))
+    }
+}
+
+fn trigger(bytes: &[u8], given: u64, flags: u32, cgroup: Option<&Cgroup>, levels: &[report::Level]) -> Trigger {
     let cgroup_path = if given & valid::TRIGGER_CGROUP == 0 {
         None
     } else if flags & FLAG_TRIGGER_SAME_CGROUP != 0 {
         cgroup.map(|cgroup| cgroup.path.clone())
+    } else if flags & FLAG_TRIGGER_CGROUP_TRUNCATED != 0 {
+        // Without its root it would be another path.
+        None
     } else {
-        Some(trigger_path(bytes, shape)?)
+        Some(path(levels.iter().map(|level| level.name.as_str())))
     };
-    Ok(Trigger {
+    Trigger {
         pid: kill!(bytes, trigger_pid, u32),
         tgid: kill!(bytes, trigger_tgid, u32),
         comm: text(array(bytes, std::mem::offset_of!(Kill, trigger_comm), 16)),
         cgroup_path,
-    })
-}
-
-fn trigger_path(bytes: &[u8], shape: &Shape) -> Result<String, DecodeError> {
-    let count = usize::from(kill!(bytes, trigger_level_count, u16));
-    if count > shape.levels_max {
-        return Err(DecodeError::Level(shape.kind));
     }
-    let mut names = Vec::with_capacity(count);
-    for index in (0..count).rev() {
-        let base = shape.trigger_levels + index * size_of::<NameLevel>();
-        let offset = field!(bytes, base, NameLevel, name_offset, u16);
-        let len = field!(bytes, base, NameLevel, name_len, u16);
-        names.push(name(bytes, shape, offset, len)?);
-    }
-    Ok(path(names.iter().map(String::as_str)))
 }
 
 /// A path of level names from the root on; the root's own name is empty.
@@ -354,16 +335,10 @@ fn path<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if path.is_empty() { "/".to_owned() } else { path }
 }
 
-fn name(bytes: &[u8], shape: &Shape, offset: u16, len: u16) -> Result<String, DecodeError> {
-    let (offset, len) = (usize::from(offset), usize::from(len));
-    if offset + len > shape.names_len {
-        return Err(DecodeError::Level(shape.kind));
-    }
-    let start = shape.names + offset;
-    let name = bytes.get(start..start + len).ok_or(DecodeError::Level(shape.kind))?;
-    // kernfs names the root "/" on some kernels and "" on others.
+/// kernfs names the root "/" on some kernels and "" on others.
+fn level_name(name: &[u8]) -> String {
     let name = if name == b"/" { &[] } else { name };
-    Ok(String::from_utf8_lossy(name).into_owned())
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn array(bytes: &[u8], offset: usize, len: usize) -> &[u8] {

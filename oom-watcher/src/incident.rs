@@ -3,13 +3,21 @@
 //! Pure: the clock comes in as an argument. A kill that is surely alone goes out at once; one that may have company (a
 //! group kill, memory shared with other processes) waits for the end of its incident, at most [`HOLD`], so that each victim
 //! is reported with the number of all. `oom_lock` lets one incident run at a time, so one is open at most.
+//!
+//! The kernel program says only once in an incident what is in a cgroup; here its other victims get it back.
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::decode::{IncidentEnd, OomKill};
+use tracing::warn;
+
+use crate::{
+    decode::{IncidentEnd, MemcgFigures, OomKill},
+    report::Cgroup,
+};
 
 /// How long kills wait for the end of their incident. A group kill takes about 0.25 ms a victim, or 30 ms with a serial
 /// console printing each; whoever comes later is reported at once, with the count so far.
@@ -58,16 +66,30 @@ struct Open {
     last_ns: u64,
 }
 
+/// What the newest kill with levels said of its cgroup; those after it refer to no older one.
+#[derive(Debug)]
+struct Said {
+    at_ns: u64,
+    incident_ns: Option<u64>,
+    cgroup: Option<Arc<Cgroup>>,
+    oom_level: Option<usize>,
+    memcg: Option<MemcgFigures>,
+    trigger: (u32, u32),
+    trigger_path: Option<String>,
+}
+
 /// Puts kills together.
 #[derive(Debug, Default)]
 pub struct Assembler {
     open: Option<Open>,
+    said: Option<Said>,
     duplicates: u64,
 }
 
 impl Assembler {
     /// Takes a kill; what is ready to be reported comes back.
-    pub fn kill(&mut self, kill: Box<OomKill>, now: Instant) -> Vec<Member> {
+    pub fn kill(&mut self, mut kill: Box<OomKill>, now: Instant) -> Vec<Member> {
+        self.complete(&mut kill);
         let mut ready = Vec::new();
         if !self.open.as_ref().is_some_and(|open| open.takes(&kill)) {
             ready.extend(self.close());
@@ -90,6 +112,28 @@ impl Assembler {
             ready.push(open.member(kill, complete));
         }
         ready
+    }
+
+    /// Remembers what a kill that is not to be reported says of its cgroup: others may refer to it.
+    pub fn learn(&mut self, mut kill: Box<OomKill>) {
+        self.complete(&mut kill);
+    }
+
+    /// Gives a kill what another one of the same cgroup said, or remembers what it says itself.
+    fn complete(&mut self, kill: &mut OomKill) {
+        match (kill.levels_of_ns, &self.said) {
+            (None, said) => {
+                if let Some(said) = said.as_ref().filter(|said| said.has_trigger_of(kill)) {
+                    kill.trigger.cgroup_path.clone_from(&said.trigger_path);
+                }
+                self.said = Some(Said::by(kill));
+            }
+            (Some(at_ns), Some(said)) if said.at_ns == at_ns => said.complete(kill),
+            // The watcher before has read it and is gone.
+            (Some(_), _) => {
+                warn!(pid = kill.victim.pid, "A kill's cgroup is not known: the record that has it is missing");
+            }
+        }
     }
 
     /// Takes the end of an incident.
@@ -188,6 +232,35 @@ impl Open {
             group_kill: self.group_kill,
             duration: self.start_known.then(|| Duration::from_nanos(self.last_ns.saturating_sub(start))),
         }
+    }
+}
+
+impl Said {
+    fn by(kill: &OomKill) -> Self {
+        Self {
+            at_ns: kill.time_ns,
+            incident_ns: kill.incident_ns,
+            cgroup: kill.cgroup.clone(),
+            oom_level: kill.oom_level,
+            memcg: kill.memcg,
+            trigger: (kill.trigger.tgid, kill.trigger.pid),
+            trigger_path: kill.trigger.cgroup_path.clone(),
+        }
+    }
+
+    fn complete(&self, kill: &mut OomKill) {
+        kill.cgroup.clone_from(&self.cgroup);
+        kill.oom_level = self.oom_level;
+        kill.memcg = self.memcg;
+        kill.trigger.cgroup_path.clone_from(&self.trigger_path);
+    }
+
+    /// The trigger's cgroup is not told again with a process that is killed for sharing the victim's memory.
+    fn has_trigger_of(&self, kill: &OomKill) -> bool {
+        kill.victim.shared_mm
+            && kill.trigger.cgroup_path.is_none()
+            && self.incident_ns == kill.incident_ns
+            && self.trigger == (kill.trigger.tgid, kill.trigger.pid)
     }
 }
 

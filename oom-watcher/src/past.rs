@@ -4,7 +4,7 @@ use oom_watcher_common::counter;
 
 use crate::{
     audit::{self, Audit},
-    decode::{OomKill, Record},
+    decode::OomKill,
     kernel::pin::Predecessor,
     state::Account,
 };
@@ -74,8 +74,8 @@ impl Past {
 
     /// The predecessor's record of this is the one that counts. Incidents of both have different names, so their ends do no
     /// harm.
-    pub fn is_predecessors(&self, record: &Record) -> bool {
-        matches!(record, Record::Kill(kill) if kill.time_ns < self.handed_over_ns)
+    pub fn is_predecessors(&self, kill: &OomKill) -> bool {
+        kill.time_ns < self.handed_over_ns
     }
 
     /// Nobody was there at this kill.

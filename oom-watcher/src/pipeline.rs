@@ -22,7 +22,7 @@ use crate::{
     decode::{self, Decoder, MemcgFigures, Record},
     health::Health,
     incident::{Assembler, Member},
-    kernel::reader::Reader,
+    kernel::{memory, reader::Reader},
     names::{ContainerName, Names},
     past::Past,
     scope::{self, Decision, PageCounters},
@@ -37,6 +37,9 @@ use crate::{
 /// How often the watcher shows that it lives, audits itself and follows the containers' series: its only timer, and its only wake-up when
 /// nothing is killed.
 const TICK: Duration = Duration::from_secs(10);
+
+/// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
+const STARTED_TICK: u64 = 2;
 
 /// What the pipeline is made of.
 #[derive(Debug)]
@@ -73,6 +76,8 @@ pub struct Pipeline {
     pub past: Past,
     /// What the first kill of the newest incident said of the memory.
     pub first: Option<FirstKill>,
+    /// How often the tick came.
+    pub ticks: u64,
 }
 
 /// What the first kill of an incident said of the memory that ran out. It holds for the whole incident: by the time that the
@@ -155,12 +160,11 @@ impl Pipeline {
             return;
         }
         for record in records.drain(..) {
-            if !self.past.is_predecessors(&record) {
-                self.take_one(record);
+            match record {
+                Record::Kill(kill) if self.past.is_predecessors(&kill) => self.assembler.learn(kill),
+                other => self.take_one(other),
             }
         }
-        // The clock may have been set since: the next batch is dated by the clock of its time.
-        self.decoder.boot_to_wall = boot_to_wall();
     }
 
     fn take_one(&mut self, record: Record) {
@@ -273,9 +277,11 @@ impl Pipeline {
         for mut predecessor in self.past.predecessors() {
             predecessor.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
         }
-        records.retain(|record| self.past.is_predecessors(record));
         for record in records {
-            self.take_one(record);
+            match record {
+                Record::Kill(kill) if !self.past.is_predecessors(&kill) => self.assembler.learn(kill),
+                other => self.take_one(other),
+            }
         }
     }
 
@@ -307,6 +313,10 @@ impl Pipeline {
     }
 
     fn tick(&mut self, counters: &impl Fn() -> KernelCounters) {
+        self.ticks += 1;
+        if self.ticks == STARTED_TICK {
+            memory::give_back();
+        }
         self.follow_containers();
         self.metrics.expire(Instant::now());
         let Some(audit) = &mut self.audit else { return };
@@ -325,6 +335,8 @@ impl Pipeline {
 }
 
 fn decode(decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8], records: &mut Vec<Record>) {
+    // The clock may have been set since the last record, however long ago that was.
+    let decoder = Decoder { boot_to_wall: boot_to_wall(), ..*decoder };
     match decoder.decode(bytes) {
         Ok(record) => {
             if matches!(record, Record::Kill(_)) {

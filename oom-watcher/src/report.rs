@@ -3,6 +3,8 @@
 //! Sinks render it; nothing in it belongs to one sink. Its JSON form is the contract of `docs/event.schema.json`: a field
 //! that the kernel (or Kubernetes) did not give is left out, so absent is never zero. Sizes are in bytes, times are RFC 3339.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -26,7 +28,7 @@ pub struct OomReport {
     pub trigger: Trigger,
     /// The victim's memory cgroup. Absent only where the kernel gave no task.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Option<Arc<Cgroup>>,
     /// The decision of the OOM killer that this kill belongs to.
     pub incident: Incident,
     /// What filled the memory of the cgroup that ran out.

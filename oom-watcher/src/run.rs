@@ -30,7 +30,6 @@ use crate::{
     kernel::{
         counters::Counters,
         load::{HookStatus, LoadError},
-        memory,
         pin::{PinDir, PinError},
         plan::{Plan, PlanError, SwapCounter},
         reader::Reader,
@@ -156,9 +155,9 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         audit,
         audited_incident: 0,
         first: None,
+        ticks: 0,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
-    memory::give_back();
     let (ended, sinks) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
     drop(programs);
     info!(?ended, "Ending");

@@ -21,7 +21,7 @@ fn the_defaults_are_the_documented_ones() {
         output: OutputFormat::Json,
         log_filter: "info".to_owned(),
         node_name: "host-1".to_owned(),
-        ring_buffer_bytes: 2 * 1024 * 1024,
+        ring_buffer_bytes: 512 * 1024,
         seccomp: Seccomp::Errno,
         state_dir: None,
         pin_dir: None,

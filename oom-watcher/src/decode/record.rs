@@ -1,5 +1,7 @@
 //! What a record says, in the agent's own terms.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::report::{Cgroup, Constraint, MemoryBreakdown, Trigger, Victim};
@@ -77,7 +79,9 @@ pub struct OomKill {
     /// The trigger.
     pub trigger: Trigger,
     /// The victim's memory cgroup.
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Option<Arc<Cgroup>>,
+    /// The cgroup is that of the kill at this time, in nanoseconds since boot, and what is said of it there holds here too.
+    pub levels_of_ns: Option<u64>,
     /// The kernel's `oom_control`.
     pub control: Option<OomControl>,
     /// The level of [`Self::cgroup`] that the kernel says ran out.

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use jiff::SignedDuration;
 use oom_watcher_common::record::{
-    FLAG_CHOSEN, FLAG_KILL_CONFIRMED, FLAG_MEMCG_OOM, FLAG_TRIGGER_SAME_CGROUP, LargeKill, SmallKill,
+    FLAG_CHOSEN, FLAG_KILL_CONFIRMED, FLAG_MEMCG_OOM, FLAG_TRIGGER_SAME_CGROUP, TAIL_MAX,
 };
 use proptest::prelude::*;
 
@@ -25,12 +25,8 @@ fn decoder() -> Decoder {
 struct Bytes(Vec<u8>);
 
 impl Bytes {
-    fn small() -> Self {
-        Self::of(KIND_SMALL_KILL, size_of::<SmallKill>())
-    }
-
-    fn large() -> Self {
-        Self::of(KIND_LARGE_KILL, size_of::<LargeKill>())
+    fn kill() -> Self {
+        Self::of(KIND_KILL, size_of::<KillHead>())
     }
 
     fn of(kind: u16, size: usize) -> Self {
@@ -62,20 +58,32 @@ impl Bytes {
         self.put_kill(offset_of!(Kill, flags), &flags.to_ne_bytes());
     }
 
-    /// Levels leaf first, with their names from the front.
-    fn levels(&mut self, levels: usize, names: usize, entries: &[(&[u8], u64, u64)]) {
-        let mut used = 0;
+    /// The victim's levels, leaf first.
+    fn levels(&mut self, entries: &[(&[u8], u64, u64)]) {
+        self.append(entries);
+        self.put_kill(offset_of!(Kill, level_count), &(entries.len() as u16).to_ne_bytes());
+    }
+
+    /// The trigger's levels, leaf first.
+    fn trigger_levels(&mut self, names: &[&[u8]]) {
+        let entries: Vec<_> = names.iter().map(|&name| (name, 0, 0)).collect();
+        self.append(&entries);
+        self.put_kill(offset_of!(Kill, trigger_level_count), &(names.len() as u16).to_ne_bytes());
+    }
+
+    fn append(&mut self, entries: &[(&[u8], u64, u64)]) {
         for (index, (name, usage, limit)) in entries.iter().enumerate() {
-            let base = levels + index * size_of::<Level>();
+            let base = self.0.len();
+            self.0.resize(base + size_of::<Level>(), 0);
             self.put(base + offset_of!(Level, id), &(100 + index as u64).to_ne_bytes());
             self.put(base + offset_of!(Level, usage_pages), &usage.to_ne_bytes());
             self.put(base + offset_of!(Level, limit_pages), &limit.to_ne_bytes());
-            self.put(base + offset_of!(Level, name_offset), &(used as u16).to_ne_bytes());
-            self.put(base + offset_of!(Level, name_len), &(name.len() as u16).to_ne_bytes());
-            self.put(names + used, name);
-            used += name.len();
+            self.put(base + offset_of!(Level, name_len), &(name.len() as u32).to_ne_bytes());
+            self.0.extend_from_slice(name);
+            // Behind a name is whatever was there.
+            self.0.resize(self.0.len().next_multiple_of(ALIGN), b'!');
         }
-        self.put_kill(offset_of!(Kill, level_count), &(entries.len() as u16).to_ne_bytes());
+        self.put(offset_of!(Header, size), &(self.0.len() as u32).to_ne_bytes());
     }
 }
 
@@ -89,7 +97,7 @@ fn kill(bytes: &Bytes) -> OomKill {
 
 #[test]
 fn nothing_given_is_nothing_said() {
-    let mut bytes = Bytes::small();
+    let mut bytes = Bytes::kill();
     bytes.put_kill(offset_of!(Kill, pid), &42_u32.to_ne_bytes());
     let kill = kill(&bytes);
     assert_eq!(kill.victim, Victim { pid: 42, ..Victim::default() });
@@ -100,7 +108,7 @@ fn nothing_given_is_nothing_said() {
 
 #[test]
 fn figures_are_bytes() {
-    let mut bytes = Bytes::small();
+    let mut bytes = Bytes::kill();
     bytes.valid(valid::RSS | valid::TOTAL_VM | valid::PAGE_TABLES | valid::OOM_SCORE_ADJ | valid::CONFIRMED);
     bytes.flags(FLAG_KILL_CONFIRMED);
     bytes.put_kill(offset_of!(Kill, total_vm_pages), &10_u64.to_ne_bytes());
@@ -120,7 +128,7 @@ fn figures_are_bytes() {
 
 #[test]
 fn exact_figures_have_no_error() {
-    let mut bytes = Bytes::small();
+    let mut bytes = Bytes::kill();
     bytes.valid(valid::RSS | valid::RSS_EXACT);
     assert_eq!(kill(&bytes).victim.rss_error_bytes, None);
 }
@@ -128,15 +136,11 @@ fn exact_figures_have_no_error() {
 #[test]
 fn levels_run_from_the_root() {
     let unlimited = i64::MAX as u64 / PAGE;
-    let mut bytes = Bytes::small();
+    let mut bytes = Bytes::kill();
     bytes
         .valid(valid::CGROUP | valid::USAGE | valid::LIMIT | valid::TRIGGER_CGROUP | valid::OOM_CONTROL | valid::STATS);
     bytes.flags(FLAG_TRIGGER_SAME_CGROUP | FLAG_MEMCG_OOM | FLAG_CHOSEN);
-    bytes.levels(
-        offset_of!(SmallKill, levels),
-        offset_of!(SmallKill, names),
-        &[(b"leaf", 5, 5), (b"middle", 6, unlimited), (b"", 9, unlimited)],
-    );
+    bytes.levels(&[(b"leaf", 5, 5), (b"middle", 6, unlimited), (b"", 9, unlimited)]);
     bytes.put_kill(offset_of!(Kill, oom_level), &0_u32.to_ne_bytes());
     bytes.put_kill(offset_of!(Kill, stats_level), &0_u32.to_ne_bytes());
     bytes.put_kill(offset_of!(Kill, stats), &3_i64.to_ne_bytes());
@@ -158,10 +162,10 @@ fn levels_run_from_the_root() {
 
 #[test]
 fn names_may_be_any_bytes() {
-    let mut bytes = Bytes::large();
+    let mut bytes = Bytes::kill();
     bytes.valid(valid::CGROUP);
     let name: &[u8] = b"a\xff\x1b[31m\n";
-    bytes.levels(offset_of!(LargeKill, levels), offset_of!(LargeKill, names), &[(name, 0, 0), (b"", 0, 0)]);
+    bytes.levels(&[(name, 0, 0), (b"", 0, 0)]);
     assert_eq!(kill(&bytes).cgroup.expect("a cgroup").path, "/a\u{fffd}\u{1b}[31m\n", "sinks escape what they show");
 }
 
@@ -169,25 +173,57 @@ fn names_may_be_any_bytes() {
 fn what_is_not_a_record_is_refused() {
     let decode = |bytes: &[u8]| decoder().decode(bytes);
     assert_eq!(decode(&[]), Err(DecodeError::Short(0)));
-    let small = Bytes::small().0;
-    let size = small.len();
-    assert_eq!(
-        decode(&small[..size - 1]),
-        Err(DecodeError::Size { kind: KIND_SMALL_KILL, expected: size, found: size - 1 })
-    );
-    let mut longer = small.clone();
-    longer.push(0);
-    assert!(matches!(decode(&longer), Err(DecodeError::Size { .. })));
-    let mut other = Bytes::small();
+    let whole = Bytes::kill().0;
+    let least = whole.len();
+    let refused = |found, said| Err(DecodeError::Size { kind: KIND_KILL, found, said, least });
+    assert_eq!(decode(&whole[..least - 1]), refused(least - 1, least as u32));
+    let longer = [&whole[..], &[0]].concat();
+    assert_eq!(decode(&longer), refused(least + 1, least as u32));
+    let mut shorter = Bytes(whole[..least - 8].to_vec());
+    shorter.put(offset_of!(Header, size), &(least as u32 - 8).to_ne_bytes());
+    assert_eq!(decode(&shorter.0), refused(least - 8, least as u32 - 8));
+    let mut other = Bytes::kill();
     other.put(offset_of!(Header, abi_version), &(ABI_VERSION + 1).to_ne_bytes());
     assert_eq!(decode(&other.0), Err(DecodeError::Version { found: ABI_VERSION + 1 }));
-    let mut other = Bytes::small();
+    let mut other = Bytes::kill();
     other.put(offset_of!(Header, kind), &99_u16.to_ne_bytes());
     assert_eq!(decode(&other.0), Err(DecodeError::Kind(99)));
-    let mut other = Bytes::small();
-    other.valid(valid::CGROUP);
-    other.put_kill(offset_of!(Kill, level_count), &(SMALL_LEVELS as u16 + 1).to_ne_bytes());
-    assert_eq!(decode(&other.0), Err(DecodeError::Level(KIND_SMALL_KILL)));
+}
+
+#[test]
+fn levels_lie_within_the_record() {
+    let outside = |change: fn(&mut Bytes)| {
+        let mut bytes = Bytes::kill();
+        bytes.valid(valid::CGROUP);
+        bytes.levels(&[(b"leaf", 0, 0), (b"", 0, 0)]);
+        change(&mut bytes);
+        assert_eq!(decoder().decode(&bytes.0), Err(DecodeError::Level));
+    };
+    const SECOND: usize = size_of::<KillHead>() + size_of::<Level>() + 8;
+    outside(|bytes| bytes.put_kill(offset_of!(Kill, level_count), &3_u16.to_ne_bytes()));
+    outside(|bytes| bytes.put_kill(offset_of!(Kill, level_count), &(LEVELS_MAX as u16 + 1).to_ne_bytes()));
+    outside(|bytes| bytes.put_kill(offset_of!(Kill, trigger_level_count), &1_u16.to_ne_bytes()));
+    outside(|bytes| bytes.put(SECOND + offset_of!(Level, name_len), &1_u32.to_ne_bytes()));
+    outside(|bytes| bytes.put(SECOND + offset_of!(Level, name_len), &u32::MAX.to_ne_bytes()));
+}
+
+#[test]
+fn the_trigger_has_a_path_of_its_own() {
+    let mut bytes = Bytes::kill();
+    bytes.valid(valid::CGROUP | valid::TRIGGER_CGROUP);
+    bytes.levels(&[(b"leaf", 0, 0), (b"", 0, 0)]);
+    bytes.trigger_levels(&[b"writer.service", b"system.slice", b"/"]);
+    assert_eq!(kill(&bytes).trigger.cgroup_path.as_deref(), Some("/system.slice/writer.service"));
+    bytes.flags(FLAG_TRIGGER_CGROUP_TRUNCATED);
+    assert_eq!(kill(&bytes).trigger.cgroup_path, None, "a path without its root is another path");
+}
+
+#[test]
+fn a_cgroup_may_be_said_in_another_record() {
+    let mut bytes = Bytes::kill();
+    bytes.put_kill(offset_of!(Kill, levels_of_ns), &77_u64.to_ne_bytes());
+    let kill = kill(&bytes);
+    assert_eq!((kill.levels_of_ns, kill.cgroup), (Some(77), None));
 }
 
 #[test]
@@ -207,26 +243,40 @@ proptest! {
         let _ = decoder().decode(&bytes);
     }
 
-    /// The right length and head, and garbage in it: every name that comes out lies within the record.
+    /// The right head, and garbage in it: every name that comes out lies within the record.
     #[test]
-    fn a_head_on_garbage_never_panics(kind in 1_u16..4, seed in proptest::collection::vec(any::<u8>(), 64)) {
-        let size = match kind {
-            KIND_SMALL_KILL => size_of::<SmallKill>(),
-            KIND_LARGE_KILL => size_of::<LargeKill>(),
-            _ => size_of::<IncidentEndRecord>(),
-        };
-        let head = Bytes::of(kind, size).0;
-        let mut bytes: Vec<u8> = seed.iter().copied().cycle().take(size).collect();
-        bytes[..16].copy_from_slice(&head[..16]);
-        if let Ok(Record::Kill(kill)) = decoder().decode(&bytes) {
+    fn a_head_on_garbage_never_panics(
+        kind in prop_oneof![Just(KIND_KILL), Just(KIND_INCIDENT_END)],
+        garbage in proptest::collection::vec(any::<u8>(), size_of::<KillHead>()..size_of::<KillHead>() + TAIL_MAX),
+        levels in 0..=LEVELS_MAX as u16,
+    ) {
+        let head = Bytes::of(kind, garbage.len()).0;
+        let mut bytes = Bytes(garbage);
+        bytes.put(0, &head[..16]);
+        bytes.put_kill(offset_of!(Kill, level_count), &levels.to_ne_bytes());
+        bytes.put_kill(offset_of!(Kill, trigger_level_count), &0_u16.to_ne_bytes());
+        if let Ok(Record::Kill(kill)) = decoder().decode(&bytes.0) {
             let names: usize = kill.cgroup.iter().flat_map(|cgroup| &cgroup.levels).map(|level| level.name.len()).sum();
-            prop_assert!(names <= 3 * 32 * LARGE_NAMES, "replacement characters are three bytes long");
+            prop_assert!(names <= 3 * bytes.0.len(), "replacement characters are three bytes long");
         }
+    }
+
+    /// What is written is what is read, whatever the names.
+    #[test]
+    fn every_name_is_read_whole(names in proptest::collection::vec("[a-z0-9._-]{0,255}", 0..LEVELS_MAX)) {
+        let mut bytes = Bytes::kill();
+        bytes.valid(valid::CGROUP);
+        let entries: Vec<_> = names.iter().map(|name| (name.as_bytes(), 1, 2)).collect();
+        bytes.levels(&entries);
+        let levels = &kill(&bytes).cgroup.expect("a cgroup").levels;
+        prop_assert!(levels.iter().rev().map(|level| &level.name).eq(&names));
     }
 
     /// A record cut anywhere is refused.
     #[test]
-    fn a_cut_record_is_refused(length in 0..size_of::<SmallKill>()) {
-        prop_assert!(decoder().decode(&Bytes::small().0[..length]).is_err());
+    fn a_cut_record_is_refused(cut in 0..1_usize << 16) {
+        let mut bytes = Bytes::kill();
+        bytes.levels(&[(b"leaf", 5, 5), (b"", 9, 9)]);
+        prop_assert!(decoder().decode(&bytes.0[..cut % bytes.0.len()]).is_err());
     }
 }

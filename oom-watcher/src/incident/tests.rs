@@ -27,7 +27,7 @@ fn kill(incident: Option<u64>, tgid: u32, group: &[bool]) -> Box<OomKill> {
         victim: Victim { pid: tgid, tgid: Some(tgid), ..Victim::default() },
         start_boottime_ns: Some(u64::from(tgid)),
         trigger: Trigger { pid: 1, tgid: 1, ..Trigger::default() },
-        cgroup: Some(Cgroup { path: "/pod/container".to_owned(), levels, truncated: false }),
+        cgroup: Some(Arc::new(Cgroup { path: "/pod/container".to_owned(), levels, truncated: false })),
         control: incident.map(|_| OomControl {
             memcg: true,
             constraint: Constraint::Memcg,
@@ -42,7 +42,19 @@ fn kill(incident: Option<u64>, tgid: u32, group: &[bool]) -> Box<OomKill> {
         chosen: true,
         mm_shared: false,
         memcg: None,
+        levels_of_ns: None,
     })
+}
+
+/// One of the same cgroup as `other`, of which the kernel says nothing again.
+fn of_the_same_cgroup(other: &OomKill, tgid: u32) -> Box<OomKill> {
+    let bare = OomKill {
+        cgroup: None,
+        oom_level: None,
+        levels_of_ns: Some(other.time_ns),
+        ..*kill(other.incident_ns, tgid, &[])
+    };
+    Box::new(bare)
 }
 
 const NO_GROUP: &[bool] = &[];
@@ -65,6 +77,56 @@ fn one_alone_goes_out_at_once() {
     assert_eq!(ready[0].incident_ns, 500);
     assert!(assembler.end(&end(500, 1, 0)).is_empty());
     assert_eq!(assembler.deadline(), None);
+}
+
+#[test]
+fn what_is_said_once_of_a_cgroup_holds_for_all_in_it() {
+    let mut assembler = Assembler::default();
+    let mut first = kill(Some(500), 10, CONTAINER_GROUP);
+    first.trigger.cgroup_path = Some("/trigger".to_owned());
+    assembler.kill(first.clone(), Instant::now());
+    assembler.kill(of_the_same_cgroup(&first, 11), Instant::now());
+    let other = Box::new(OomKill { oom_level: Some(0), ..*kill(Some(500), 12, CONTAINER_GROUP) });
+    assembler.kill(other.clone(), Instant::now());
+    assembler.kill(of_the_same_cgroup(&other, 13), Instant::now());
+    let ready = assembler.end(&end(500, 4, 0));
+    assert_eq!(ready[1].kill.cgroup, first.cgroup);
+    assert_eq!(ready[1].kill.trigger.cgroup_path.as_deref(), Some("/trigger"));
+    let levels: Vec<_> = ready.iter().map(|member| member.kill.oom_level).collect();
+    assert_eq!(levels, [Some(1), Some(1), Some(0), Some(0)], "each refers to the newest before it");
+}
+
+#[test]
+fn what_is_not_reported_may_be_referred_to() {
+    let mut assembler = Assembler::default();
+    let theirs = kill(Some(500), 10, NO_GROUP);
+    assembler.learn(theirs.clone());
+    let ready = assembler.kill(of_the_same_cgroup(&theirs, 11), Instant::now());
+    assert_eq!(summary(&ready), [(11, 1, true, Some(false))]);
+    assert_eq!(ready[0].kill.cgroup, theirs.cgroup);
+}
+
+#[test]
+fn a_reference_to_what_is_not_there_costs_the_cgroup_and_not_the_kill() {
+    let mut assembler = Assembler::default();
+    let missing = kill(Some(500), 10, NO_GROUP);
+    assembler.kill(of_the_same_cgroup(&missing, 11), Instant::now());
+    let ready = assembler.end(&end(500, 1, 0));
+    assert_eq!(summary(&ready), [(11, 1, true, None)]);
+    assert_eq!(ready[0].kill.cgroup, None);
+}
+
+#[test]
+fn who_shares_the_memory_was_killed_by_the_same_trigger() {
+    let mut assembler = Assembler::default();
+    let mut first = kill(Some(500), 10, NO_GROUP);
+    (first.mm_shared, first.trigger.cgroup_path) = (true, Some("/trigger".to_owned()));
+    assembler.kill(first, Instant::now());
+    let mut sharer = kill(Some(500), 11, NO_GROUP);
+    sharer.victim.shared_mm = true;
+    assembler.kill(sharer, Instant::now());
+    let ready = assembler.end(&end(500, 2, 0));
+    assert_eq!(ready[1].kill.trigger.cgroup_path.as_deref(), Some("/trigger"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Reports for the tests of the sinks.
 
+use std::sync::Arc;
+
 use crate::enrichment::{ContainerKind, EnrichedPod, EnrichedVictim, Enrichment, LineType, Owner};
 use crate::report::{
     Attribution, AttributionResult, AttributionSource, Cause, Cgroup, Constraint, Incident, Kubernetes, Level,
@@ -23,7 +25,7 @@ pub(crate) fn full() -> OomReport {
             comm: "GC Thread#0".to_owned(),
             cgroup_path: Some(format!("/kubepods/burstable/pod{POD_UID}/{CONTAINER_ID}")),
         },
-        cgroup: Some(cgroup()),
+        cgroup: Some(Arc::new(cgroup())),
         incident: full_incident(),
         memory: Some(MemoryBreakdown {
             anon_bytes: Some(480 * MIB),
@@ -194,8 +196,11 @@ pub(crate) fn hostile() -> OomReport {
     report.trigger.cgroup_path = Some(name());
     report.incident.memcg_path = Some(name());
     report.incident.scope = Scope::Cgroup;
-    report.cgroup =
-        Some(Cgroup { path: name(), truncated: true, levels: vec![Level { name: name(), id: 1, ..Level::default() }] });
+    report.cgroup = Some(Arc::new(Cgroup {
+        path: name(),
+        truncated: true,
+        levels: vec![Level { name: name(), id: 1, ..Level::default() }],
+    }));
     report.kubernetes = Some(Kubernetes {
         namespace: Some(name()),
         pod: Some(name()),

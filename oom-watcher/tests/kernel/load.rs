@@ -208,15 +208,15 @@ fn ring_buffer_full() {
     let cgroup = Cgroup::new("full");
     cgroup.limit(LIMIT);
     signal(&watcher, Signal::STOP);
-    let made = kill_in_a_row(&cgroup, 100);
+    let made = kill_in_a_row(&cgroup, 200);
     signal(&watcher, Signal::CONT);
     // Once it reads again, it reports what comes, and what comes is not lost any more.
     let last = kill_in_a_row(&cgroup, 1);
     let events = watcher.rest();
     let dropped = watcher.metric(r#"oom_watcher_lost_events_total{stage="ring_buffer"}"#) as u64;
     println!("{} kills, {} reported, {dropped} lost in a ring buffer of 64 KiB", made.len() + 1, events.len());
-    assert!(dropped > 0, "100 records of 1.2 KiB cannot fit into 64 KiB");
-    assert_eq!(events.len() as u64 + dropped, 101, "reported and counted as lost are all that were made");
+    assert!(dropped > 0, "200 records of half a KiB cannot fit into 64 KiB");
+    assert_eq!(events.len() + dropped as usize, made.len() + 1, "reported and counted as lost are all that were made");
     let reported: Vec<u64> = events.iter().map(|event| number(event, "/victim/tgid")).collect();
     let fitting = reported.len() - 1;
     assert_eq!(reported[..fitting], made[..fitting], "the first are kept, in their order");

@@ -27,10 +27,10 @@ fn stopped_under_kills() {
     let mut agent = Agent::start(&["--ring-buffer-size=65536"]);
     agent.signal(Signal::STOP);
     let before = counted();
-    let killed = kill(70);
+    let killed = kill(150);
     agent.signal(Signal::CONT);
     let told = victims(&agent.rest());
-    let others = counted() - before - 70;
+    let others = counted() - before - 150;
     account(&killed, &told, agent.metric(LOST).expect("it is counted from the start"), others);
     let more = kill(2);
     assert_eq!(victims(&agent.exactly(2)), more, "and it goes on");

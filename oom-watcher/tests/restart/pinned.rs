@@ -138,10 +138,10 @@ fn the_ring_fills_while_nobody_reads() {
     settle();
     agent.kill();
     let before = counted();
-    let killed = kill(70);
+    let killed = kill(150);
     let agent = Agent::start(&arguments);
     let told = victims(&agent.rest());
-    let others = counted() - before - 70;
+    let others = counted() - before - 150;
     account(&killed, &told, agent.metric(LOST).expect("it is counted from the start"), others);
     assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0), "they are counted as lost already");
 }

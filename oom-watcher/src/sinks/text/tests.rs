@@ -40,7 +40,7 @@ fn outside_kubernetes() {
     assert!(line(&in_docker()).contains(" in container web: "));
     assert!(line(&in_service()).contains(" in nginx.service: "));
     let cgroup = Cgroup { path: "/user.slice/user-0.slice".to_owned(), ..Cgroup::default() };
-    let report = OomReport { cgroup: Some(cgroup), ..minimal() };
+    let report = OomReport { cgroup: Some(cgroup.into()), ..minimal() };
     assert!(line(&report).contains(" in cgroup /user.slice/user-0.slice: "));
 }
 
