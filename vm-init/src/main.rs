@@ -24,6 +24,8 @@ const SUITES: &str = "/suite";
 
 fn main() -> Result<()> {
     ensure!(rustix::process::getpid().is_init(), "vm-init is the first process of a test guest and nothing else");
+    // On a line of its own: the kernel may have printed before.
+    println!("\nvm-init started");
     let verdict = match run() {
         Ok(()) => "success".to_owned(),
         Err(error) => {

@@ -192,6 +192,7 @@ fn what_is_not_a_record_is_refused() {
 
 #[test]
 fn levels_lie_within_the_record() {
+    const SECOND: usize = size_of::<KillHead>() + size_of::<Level>() + 8;
     let outside = |change: fn(&mut Bytes)| {
         let mut bytes = Bytes::kill();
         bytes.valid(valid::CGROUP);
@@ -199,7 +200,6 @@ fn levels_lie_within_the_record() {
         change(&mut bytes);
         assert_eq!(decoder().decode(&bytes.0), Err(DecodeError::Level));
     };
-    const SECOND: usize = size_of::<KillHead>() + size_of::<Level>() + 8;
     outside(|bytes| bytes.put_kill(offset_of!(Kill, level_count), &3_u16.to_ne_bytes()));
     outside(|bytes| bytes.put_kill(offset_of!(Kill, level_count), &(LEVELS_MAX as u16 + 1).to_ne_bytes()));
     outside(|bytes| bytes.put_kill(offset_of!(Kill, trigger_level_count), &1_u16.to_ne_bytes()));

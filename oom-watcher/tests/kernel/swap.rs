@@ -90,7 +90,8 @@ fn swap_on() {
     hog.must_be_killed();
     let event = watcher.exactly(1).remove(0);
     machine::event("swap-on", &event);
-    account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, 1)], ..Expected::default() });
+    // With swap the kernel may count another attempt before the victim is gone: seen on 6.1, not always.
+    account.assert(&Expected { ran_out: &[&cgroup], asked_again: true, kills: &[(&cgroup, 1)], ..Expected::default() });
     let dump = Dump::of(hog.pid());
     let swapped = number(&event, "/victim/swap_bytes");
     assert!(swapped.abs_diff(dump.victim_swap) <= dump.victim_slack, "swapped out {swapped}, the kernel says {dump:?}");
