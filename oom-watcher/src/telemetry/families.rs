@@ -338,7 +338,7 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
 
 /// The pairs of result and source that exist at zero from the start.
 pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    use AttributionResult::{Full, Host, Id, None, Pod};
+    use AttributionResult::{Foreign, Full, Host, Id, None, Pod};
     use AttributionSource::{Api, Bundle, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
     let pairs = [
         (Full, Index),
@@ -355,6 +355,7 @@ pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'s
         (Id, Path),
         (Host, Path),
         (Host, RuntimeFile),
+        (Foreign, Path),
         (None, Path),
     ];
     pairs.into_iter().map(|(result, source)| attribution_labels(result, source))
@@ -367,6 +368,7 @@ pub(super) fn attribution_labels(result: AttributionResult, source: AttributionS
         AttributionResult::Pod => "pod",
         AttributionResult::Id => "id",
         AttributionResult::Host => "host",
+        AttributionResult::Foreign => "foreign",
         AttributionResult::None => "none",
     };
     let source = match source {
