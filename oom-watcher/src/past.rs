@@ -58,11 +58,13 @@ impl Past {
     /// watcher's hooks saw it, and what the newest hooks of before have seen.
     pub fn account(&self, boot_id: &str, audit: &Audit) -> Account {
         match self.predecessors.iter().max_by_key(|predecessor| predecessor.counters_id()) {
-            None => Account::new(boot_id, audit.kills_before_start(), self.counters_id, audit.seen_at_start()),
+            None => {
+                let counters = audit.counters_at_start();
+                Account::new(boot_id, audit.kills_before_start(), self.counters_id, counters)
+            }
             Some(newest) => {
-                let kernel_kills = audit.kills_before_start().saturating_sub(audit.seen_at_start());
-                let seen = audit::seen(&newest.counters().read());
-                Account::new(boot_id, kernel_kills, newest.counters_id(), seen)
+                let kernel_kills = audit.kills_before_start().saturating_sub(audit::seen(audit.counters_at_start()));
+                Account::new(boot_id, kernel_kills, newest.counters_id(), &newest.counters().read())
             }
         }
     }

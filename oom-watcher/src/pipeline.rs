@@ -10,9 +10,10 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use oom_watcher_common::counter;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     assemble::{self, NodeNames},
@@ -22,7 +23,11 @@ use crate::{
     decode::{self, Decoder, MemcgFigures, Record},
     health::Health,
     incident::{Assembler, Member},
-    kernel::{memory, reader::Reader},
+    kernel::{
+        memory,
+        pin::Predecessor,
+        reader::{BATCH_MAX, Reader},
+    },
     names::{ContainerName, Names},
     past::Past,
     scope::{self, Decision, PageCounters},
@@ -30,7 +35,7 @@ use crate::{
         Sinks,
         metrics::{ContainerLabels, KillMetrics},
     },
-    state::{Account, StateFile},
+    state::{Account, Gap, StateFile},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
@@ -40,6 +45,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
 const STARTED_TICK: u64 = 2;
+
+/// How often the end looks again for what was killed meanwhile. Beyond it kills come faster than they can be taken.
+const LAST_LOOKS: u32 = 16;
 
 /// What the pipeline is made of.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ pub struct Pipeline {
     pub audit: Option<Audit>,
     /// What the next watcher will find, where that is wanted.
     pub state: Option<StateFile>,
+    /// What is known of the kills since the watcher before; taken once the ring buffer has been read.
+    pub gap: Option<Gap>,
     /// The incident whose group kill is already in the account.
     pub audited_incident: u64,
     /// What is known of the time before the start.
@@ -121,7 +131,7 @@ impl Pipeline {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         let mut records: Vec<Record> = Vec::new();
-        self.take_predecessors();
+        self.take_over(&mut reader, &counters);
         let ended = loop {
             let deadline = self.assembler.deadline();
             let state_due = self.state.as_ref().and_then(StateFile::due);
@@ -143,22 +153,52 @@ impl Pipeline {
             self.take(&mut records);
             self.health.reader_beat(Instant::now());
         };
-        reader.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
-        self.take(&mut records);
+        let account = self.end(&mut reader, &counters).await;
+        if let (Some(state), Some(account)) = (self.state.take(), account) {
+            state.close(account).await;
+        }
+        Ok((ended, self.sinks))
+    }
+
+    /// Reports all that is there, and what comes while names are searched; how far the counts were then.
+    async fn end(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
+        self.drain(reader);
         let members = self.assembler.close();
         self.attribute_all(members);
         // Each search ends by itself, at its deadline.
         while let Some(found) = self.waiting.join_next().await {
             self.found(found);
         }
-        self.close_state(&counters).await;
-        Ok((ended, self.sinks))
+        self.resolver.end_searches();
+        let mut account = None;
+        for _ in 0..LAST_LOOKS {
+            account = self.state_account(counters);
+            // What was in the counts was in the ring buffer before them; so with nothing there they are of what is told.
+            if self.drain(reader) == 0 {
+                break;
+            }
+            let members = self.assembler.close();
+            self.attribute_all(members);
+        }
+        account
+    }
+
+    /// Takes all that is in the ring buffer now; how many kills there were.
+    fn drain(&mut self, reader: &mut Reader) -> u64 {
+        let (mut records, mut kills) = (Vec::new(), 0);
+        loop {
+            let count = reader.take(BATCH_MAX, |bytes| {
+                kills += u64::from(decode::may_be_kill(bytes));
+                decode(&self.decoder, &self.telemetry, bytes, &mut records);
+            });
+            self.take(&mut records);
+            if count < BATCH_MAX {
+                return kills;
+            }
+        }
     }
 
     fn take(&mut self, records: &mut Vec<Record>) {
-        if records.is_empty() {
-            return;
-        }
         for record in records.drain(..) {
             match record {
                 Record::Kill(kill) if self.past.is_predecessors(&kill) => self.assembler.learn(kill),
@@ -258,31 +298,43 @@ impl Pipeline {
         }
     }
 
-    async fn close_state(&mut self, counters: &impl Fn() -> KernelCounters) {
-        let account = self.state_account(counters);
-        if let (Some(state), Some(account)) = (self.state.take(), account) {
-            state.close(account).await;
-        }
-    }
-
     fn state_account(&self, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
         // Without the kernel's count, which has been said at the start, there is no state file.
         let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
-        Some(Account::new(&self.names.boot, kernel, self.past.counters_id(), audit::seen(&counters())))
+        Some(Account::new(&self.names.boot, kernel, self.past.counters_id(), &counters()))
     }
 
-    /// Reports what predecessors left.
-    fn take_predecessors(&mut self) {
-        let mut records = Vec::new();
+    /// Reports what hooks recorded before this watcher reads, and says how many kills nobody tells.
+    fn take_over(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) {
+        let recorded = |counters: &KernelCounters| counters[counter::KILLS_SENT as usize];
+        let mut read = Vec::new();
         for mut predecessor in self.past.predecessors() {
-            predecessor.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
+            let taken = self.take_predecessor(&mut predecessor);
+            read.push((predecessor.counters_id(), recorded(&predecessor.counters().read()), taken));
         }
+        let taken = self.drain(reader);
+        read.push((self.past.counters_id(), recorded(&counters()), taken));
+        let Some(gap) = self.gap.take() else { return };
+        let of_gap = read.into_iter().find(|(counters_id, ..)| *counters_id == gap.counters_id);
+        let kills = of_gap.map_or(gap.unseen, |(_, recorded, taken)| gap.untold(recorded, taken));
+        self.telemetry.set_unwatched_kills(kills);
+        info!(kills, "Kills since the watcher before, not reported");
+    }
+
+    /// Reports what a predecessor left; how many kills that were.
+    fn take_predecessor(&mut self, predecessor: &mut Predecessor) -> u64 {
+        let (mut records, mut kills) = (Vec::new(), 0);
+        predecessor.drain(|bytes| {
+            kills += u64::from(decode::may_be_kill(bytes));
+            decode(&self.decoder, &self.telemetry, bytes, &mut records);
+        });
         for record in records {
             match record {
                 Record::Kill(kill) if !self.past.is_predecessors(&kill) => self.assembler.learn(kill),
                 other => self.take_one(other),
             }
         }
+        kills
     }
 
     /// The kernel's own count has the first victim of a group kill twice.

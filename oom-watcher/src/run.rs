@@ -41,12 +41,13 @@ use crate::{
     privileges::{self, PrivilegesError},
     seccomp::{self, SeccompError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
-    state::{Account, StateFile},
+    state::{Account, Gap, StateFile},
     telemetry::{KernelCounters, NamesState, Stage, Telemetry, events::StateNotRead},
 };
 
-/// How long lines that are already queued may take to be written at the end. The kubelet gives 30 seconds in all.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the sinks may take at the end for what is queued, and then the server for its last answers. The chart gives 10 seconds
+/// in all (`terminationGracePeriodSeconds`); four may be gone for names, and one for the state file.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why the watcher could not run, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +101,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .enable_time()
         .build()
         .map_err(RunError::start("start the runtime"))?;
-    runtime.block_on(watch(config))
+    let outcome = runtime.block_on(watch(config));
+    // A write that is stuck on a disk is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn watch(config: &Config) -> Result<(), RunError> {
@@ -135,13 +139,12 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
     let names = NodeNames { node: config.node_name.clone(), boot: boot_id() };
     let audit = open_audit(&counters, &telemetry);
+    let now = audit.map(|audit| past.account(&names.boot, &audit));
+    let (state, gap) = open_state(config.state_dir.as_deref(), now, &telemetry).unzip();
     let pipeline = Pipeline {
         decoder: decoder(&plan),
-        state: open_state(
-            config.state_dir.as_deref(),
-            audit.map(|audit| past.account(&names.boot, &audit)),
-            &telemetry,
-        ),
+        state,
+        gap: gap.flatten(),
         past,
         names,
         node,
@@ -284,18 +287,20 @@ fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
 }
 
 /// The state file, and what it tells of the time before.
-fn open_state(dir: Option<&Path>, now: Option<Account>, telemetry: &Arc<Telemetry>) -> Option<StateFile> {
+fn open_state(
+    dir: Option<&Path>,
+    now: Option<Account>,
+    telemetry: &Arc<Telemetry>,
+) -> Option<(StateFile, Option<Gap>)> {
     let (file, now) = (StateFile::new(dir?, Arc::clone(telemetry)), now?);
-    if let Some(before) = file.read() {
-        match now.unwatched_since(&before) {
-            Ok(kills) => {
-                telemetry.set_unwatched_kills(kills);
-                info!(kills, rebooted = before.boot_id != now.boot_id, "Kills since the watcher before, not reported");
-            }
-            Err(error) => StateNotRead { error: &error }.emit(telemetry),
+    let Some(before) = file.read() else { return Some((file, None)) };
+    match now.gap_since(&before) {
+        Ok(gap) => Some((file, Some(gap))),
+        Err(error) => {
+            StateNotRead { error: &error }.emit(telemetry);
+            Some((file, None))
         }
     }
-    Some(file)
 }
 
 /// Before any other thread exists: each would keep the capabilities that it was started with.

@@ -9,21 +9,27 @@ use std::{
     cmp::Ordering,
     fs,
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use oom_watcher_common::counter;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::telemetry::{
-    Telemetry,
-    events::{StateNotRead, StateNotWritten},
+use crate::{
+    audit,
+    telemetry::{
+        KernelCounters, Telemetry,
+        events::{StateNotRead, StateNotWritten},
+    },
 };
 
 /// From a kill to its place in the file: a burst is one write, not thousands. Killed with SIGKILL within it, a watcher leaves
-/// kills that it has reported, and the next one counts them as unwatched.
+/// kills of which nobody knows whether it has reported them, and the next one counts them as unwatched.
 pub const SETTLE: Duration = Duration::from_millis(250);
 /// The file is some hundred bytes; more is not ours.
 const BYTES_MAX: u64 = 4096;
@@ -96,17 +102,55 @@ pub struct Account {
     pub counters_id: u32,
     /// Kills that the hooks have seen and that the kernel counts.
     pub kills_seen: u64,
+    /// Kills that the hooks have put into the ring buffer. None: the file is of a watcher that did not keep it.
+    #[serde(default)]
+    pub kills_recorded: Option<u64>,
+}
+
+/// What is known of the kills since the watcher before kept its account, before what hooks have recorded is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Kills that no hook saw, as the kernel counts them.
+    pub unseen: u64,
+    /// Whose hooks the next figure is of.
+    pub counters_id: u32,
+    /// Kills that these had recorded by then. None: it is not known, or nobody can have taken a record of theirs since.
+    pub recorded: Option<u64>,
+}
+
+impl Gap {
+    /// Kills that are told by nobody, once what was to be read has been: of `recorded` kills in all `taken` were read now, so
+    /// the others since the account were taken by a watcher that died before it kept the next. It may have told of them.
+    pub fn untold(&self, recorded: u64, taken: u64) -> u64 {
+        let by_the_dead = self.recorded.map_or(0, |before| recorded.saturating_sub(before).saturating_sub(taken));
+        self.unseen + by_the_dead
+    }
 }
 
 impl Account {
     /// The account of now.
-    pub fn new(boot_id: &str, kernel_kills: u64, counters_id: u32, kills_seen: u64) -> Self {
-        Self { version: VERSION, boot_id: boot_id.to_owned(), kernel_kills, counters_id, kills_seen }
+    pub fn new(boot_id: &str, kernel_kills: u64, counters_id: u32, counters: &KernelCounters) -> Self {
+        Self {
+            version: VERSION,
+            boot_id: boot_id.to_owned(),
+            kernel_kills,
+            counters_id,
+            kills_seen: audit::seen(counters),
+            kills_recorded: Some(counters[counter::KILLS_SENT as usize]),
+        }
+    }
+
+    /// What became of the kills since `before`.
+    pub fn gap_since(&self, before: &Self) -> Result<Gap, StateError> {
+        let unseen = self.unseen_since(before)?;
+        let same = self.boot_id == before.boot_id && self.counters_id == before.counters_id;
+        let recorded = before.kills_recorded.filter(|_| same);
+        Ok(Gap { unseen, counters_id: self.counters_id, recorded })
     }
 
     /// Kills since `before` that no hook saw, as the kernel counts them: the first victim of a group kill twice. Both begin at
     /// zero with each boot.
-    pub fn unwatched_since(&self, before: &Self) -> Result<u64, StateError> {
+    fn unseen_since(&self, before: &Self) -> Result<u64, StateError> {
         if self.boot_id != before.boot_id {
             return Ok(self.kernel_kills.saturating_sub(self.kills_seen));
         }
@@ -212,7 +256,9 @@ impl StateFile {
 
 fn read(path: &Path) -> Result<Option<Account>, StateError> {
     let failed = |source| StateError::Read { path: path.to_owned(), source };
-    let file = match fs::File::open(path) {
+    // A pipe in its place would be waited for.
+    let opened = fs::OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
     };

@@ -175,7 +175,8 @@ pub(super) static UNWATCHED_KILLS: Family = Family {
     unit: NO_UNIT,
     labels: &[],
     help: "Kills that the kernel counted between the last one that the watcher before reported and the start of this one, \
-     and that nobody reported. The first victim of a group kill counts twice.",
+     and that nobody reported. The first victim of a group kill counts twice; so may what a watcher told in the last moment \
+     before it was killed.",
     absent: "There is no --state-dir, or this is the first start with it, or its file cannot be used.",
 };
 pub(super) static STATE_ERRORS: Family = counter(
