@@ -311,8 +311,8 @@ pub(super) static POD_EVENTS: Family = counter(
 pub(super) static ENRICHMENTS: Family = counter(
     "oom_watcher_enrichments",
     &["outcome"],
-    "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. not_found, recreated, \
-     failed, skipped: nothing.",
+    "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. named: a line says it, and it \
+     is the first to name the pod. not_found, recreated, failed, skipped: nothing.",
 );
 pub(super) static LOST_ENRICHMENT_LINES: Family = counter(
     "oom_watcher_lost_enrichment_lines",
@@ -324,7 +324,7 @@ pub(super) static KUBERNETES_QUEUE: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "Kills that wait for the Kubernetes API.",
+    help: "Places taken in the queue for the Kubernetes API. Victims of one incident in one container share a place.",
     absent: NEVER,
 };
 pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
@@ -332,7 +332,7 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "The most kills that may wait for the Kubernetes API; 0 where it is not used.",
+    help: "Places in the queue for the Kubernetes API; 0 where it is not used.",
     absent: NEVER,
 };
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     enrichment::{ContainerKind, EnrichedPod, Owner},
-    telemetry::EnrichmentOutcome::{self, Covered, Failed, NotFound, Published, Recreated, Skipped},
+    telemetry::EnrichmentOutcome::{self, Covered, Failed, Named, NotFound, Published, Recreated, Skipped},
 };
 
 #[track_caller]
@@ -219,7 +219,7 @@ fn a_pod_without_a_name_is_found_in_one_list_of_the_node() {
         let server = Server::start(script);
         let agent = Agent::start(&server, quick(), true, false);
         agent.deliver(&unnamed(UID));
-        until_outcome(&agent, Published, 1).await;
+        until_outcome(&agent, Named, 1).await;
         let found = &agent.published()[0].kubernetes;
         assert_eq!(
             (found.namespace.as_str(), found.container.as_deref()),
