@@ -23,13 +23,9 @@ use crate::{
     health::Health,
     incident::{Assembler, Member},
     kernel::{memory, reader::Reader},
-    names::{ContainerName, Names},
     past::Past,
     scope::{self, Decision, PageCounters},
-    sinks::{
-        Sinks,
-        metrics::{ContainerLabels, KillMetrics},
-    },
+    sinks::{Sinks, metrics::KillMetrics},
     state::{Account, StateFile},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
@@ -50,8 +46,6 @@ pub struct Pipeline {
     pub names: NodeNames,
     /// Where this node begins in the cgroup tree.
     pub node: Node,
-    /// Names of containers, for the series that exist before any kill.
-    pub containers: Names,
     /// Path → who it was.
     pub resolver: Arc<Resolver>,
     /// Kills whose names are being looked for; [`crate::attribute::PENDING_MAX`] at most.
@@ -299,26 +293,13 @@ impl Pipeline {
         }
     }
 
-    /// Series of live containers exist before their first kill, and go some time after the container.
-    fn follow_containers(&mut self) {
-        let changes = self.containers.take_changes();
-        let labels = |name: &ContainerName| ContainerLabels::new(&name.namespace, &name.pod, &name.container);
-        for name in &changes.added {
-            self.metrics.ensure_zero(labels(name));
-        }
-        let now = Instant::now();
-        for name in &changes.gone {
-            self.metrics.retire(&labels(name), now);
-        }
-    }
-
     fn tick(&mut self, counters: &impl Fn() -> KernelCounters) {
         self.ticks += 1;
         if self.ticks == STARTED_TICK {
             memory::give_back();
         }
-        self.follow_containers();
-        self.metrics.expire(Instant::now());
+        // Also when nobody scrapes.
+        self.metrics.catch_up(Instant::now());
         let Some(audit) = &mut self.audit else { return };
         match audit::kernel_kills(Path::new("/proc")) {
             Ok(kernel) => {

@@ -106,7 +106,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 async fn watch(config: &Config) -> Result<(), RunError> {
     let telemetry = Arc::new(Telemetry::new());
     let health = Arc::new(Health::new(Instant::now()));
-    let metrics = Arc::new(KillMetrics::new(&config.metrics, Arc::clone(&telemetry)));
+    let containers = Names::new(Limits::default());
+    let metrics = KillMetrics::new(&config.metrics, Arc::clone(&telemetry)).following(containers.clone());
+    let metrics = Arc::new(metrics);
     // The port first: a watcher that cannot be scraped says so before it touches the kernel.
     let listener = http::bind(config.metrics.address, config.metrics.port).map_err(RunError::Bind)?;
     let address = listener.local_addr().map_err(RunError::start("name the listening address"))?;
@@ -126,7 +128,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
     let kubernetes = kubernetes.map(|prepared| prepared.start(publish_to(&metrics, &stdout)));
-    let (containers, resolver) = start_names(&config.names, &health, &telemetry);
+    let resolver = start_names(&config.names, &containers, &health, &telemetry);
     // Before it is said that it watches: whoever reads that may ask it to stop.
     let asked = asked_to_stop()?;
     info!(%address, node = config.node_name, "Watching for OOM kills");
@@ -144,7 +146,6 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         past,
         names,
         node: own_node(config.names.pod_uid.as_deref()),
-        containers: containers.clone(),
         resolver,
         waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
@@ -208,14 +209,13 @@ fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
     }
 }
 
-/// The index of names, what feeds it, and what searches where it knows nothing.
-fn start_names(config: &NamesConfig, health: &Arc<Health>, telemetry: &Telemetry) -> (Names, Arc<Resolver>) {
-    let containers = Names::new(Limits::default());
+/// What feeds the index of names, and what searches where it knows nothing.
+fn start_names(config: &NamesConfig, containers: &Names, health: &Arc<Health>, telemetry: &Telemetry) -> Arc<Resolver> {
     let scanner = Arc::new(Scanner::new(config.container_log_dir.clone(), containers.clone()));
     let names_health = follow_names(&scanner, health);
     let resolver = Resolver::new(scanner, sources(config));
-    telemetry.set_names(names_state(&containers, names_health, &resolver));
-    (containers, resolver)
+    telemetry.set_names(names_state(containers, names_health, &resolver));
+    resolver
 }
 
 /// Follows the directory of links for as long as the runtime lives.
@@ -226,6 +226,7 @@ fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) -> tokio::sync::wa
     tokio::spawn(async move {
         // An error means that the feed is gone, with the runtime.
         if first.wait_for(|state| state.filled).await.is_ok() {
+            // From now on each scrape shows every container that was there at the start: it asks the index.
             health.set_names_known();
         }
     });
@@ -362,4 +363,48 @@ pub fn asked_to_stop() -> Result<impl Future<Output = ()>, RunError> {
 async fn until_set(mut flag: tokio::sync::watch::Receiver<bool>) {
     // An error means that the sender is gone, which is an end too.
     let _ = flag.wait_for(|set| *set).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::MetricsConfig;
+
+    /// Samples of containers of a node whose directory of links has so many, at the moment when it is ready.
+    fn containers_when_ready(zero_series: bool, containers: usize) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        for pod in 0..containers {
+            let (id, target) = (format!("{pod:064x}"), format!("/var/log/pods/shop_cart-{pod}_uid-{pod}/app/0.log"));
+            symlink(target, dir.path().join(format!("cart-{pod}_shop_app-{id}.log"))).unwrap();
+        }
+        let config =
+            MetricsConfig { address: None, port: 0, zero_series, max_series: 5000, series_retention: Duration::ZERO };
+        let (telemetry, names) = (Arc::new(Telemetry::new()), Names::new(Limits::default()));
+        let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)).following(names.clone()));
+        let health = Arc::new(Health::new(Instant::now()));
+        health.set_attached(true);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            follow_names(&Arc::new(Scanner::new(dir.path(), names)), &health);
+            while !health.not_ready_because(Instant::now()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        });
+        let page = Exposition::new("worker-1", metrics, telemetry).render().unwrap();
+        page.lines().filter(|line| line.starts_with("oom_kills_total{")).map(Into::into).collect()
+    }
+
+    #[test]
+    fn who_is_ready_shows_each_container_at_zero() {
+        let samples = containers_when_ready(true, 300);
+        assert_eq!(samples.len(), 301, "and those in no container: {samples:#?}");
+        assert!(samples.iter().all(|sample| sample.ends_with(" 0")), "{samples:#?}");
+    }
+
+    #[test]
+    fn without_zero_series_there_is_none() {
+        assert_eq!(containers_when_ready(false, 300), Vec::<String>::new());
+    }
 }

@@ -58,6 +58,8 @@ pub(super) struct Draft {
     pub(super) note: String,
     pub(super) node: String,
     pub(super) time: jiff::Timestamp,
+    /// The same in nanoseconds since boot.
+    pub(super) boot_time_ns: u64,
 }
 
 impl Draft {
@@ -81,6 +83,7 @@ impl Draft {
             note: note(report, container),
             node: report.node.clone(),
             time: report.time,
+            boot_time_ns: report.boot_time_ns,
         })
     }
 

@@ -59,7 +59,8 @@ struct Open {
     /// Incidents that the API knows of.
     told: u32,
     waiting: Option<Waiting>,
-    last: jiff::Timestamp,
+    /// Of the newest kill: since boot, which orders them, and by the wall clock, which may be set back.
+    last: (u64, jiff::Timestamp),
     written_at: Option<Instant>,
     touched_at: Instant,
     /// What became of the last kills.
@@ -95,7 +96,7 @@ impl Series {
             self.telemetry.count_pod_event(PodEventOutcome::Overflow, kills);
             return;
         }
-        let last = draft.time;
+        let last = (draft.boot_time_ns, draft.time);
         let open = self.open.entry(key).or_insert_with(|| Open::new(draft.clone(), now));
         let waiting = open.waiting.get_or_insert(Waiting { incidents: 0, kills: 0, since: now });
         waiting.incidents += 1;
@@ -189,10 +190,13 @@ impl Series {
         let open = self.open.get(key)?;
         let count = open.told + open.waiting?.incidents;
         Some(match &open.created {
-            Some(name) => {
-                Write::Raise { namespace: open.draft.pod.namespace.clone(), name: name.clone(), count, last: open.last }
-            }
-            None => Write::Create(Box::new(open.draft.event(&open.draft.event_name(), count, open.last))),
+            Some(name) => Write::Raise {
+                namespace: open.draft.pod.namespace.clone(),
+                name: name.clone(),
+                count,
+                last: open.last.1,
+            },
+            None => Write::Create(Box::new(open.draft.event(&open.draft.event_name(), count, open.last.1))),
         })
     }
 
@@ -209,7 +213,7 @@ impl Series {
             // It has expired on the server, or somebody deleted it: the next write creates it again.
             Err(ApiOutcome::NotFound) if open.created.take().is_some() => {
                 open.told = 0;
-                open.draft.time = open.last;
+                open.draft.time = open.last.1;
             }
             Err(outcome) if outcome.is_transient() => {}
             Err(_) => open.settle(PodEventOutcome::Refused, &self.telemetry),
@@ -229,7 +233,7 @@ impl Series {
 
 impl Open {
     fn new(draft: Draft, now: Instant) -> Self {
-        let last = draft.time;
+        let last = (draft.boot_time_ns, draft.time);
         let outcome = PodEventOutcome::Overflow;
         Self { draft, created: None, told: 0, waiting: None, last, written_at: None, touched_at: now, outcome }
     }

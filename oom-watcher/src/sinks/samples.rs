@@ -17,6 +17,7 @@ pub(crate) fn full() -> OomReport {
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: "2026-11-22T17:45:00.123Z".parse().unwrap(),
+        boot_time_ns: 86_400_000_000_000,
         node: "worker-1".to_owned(),
         victim: full_victim(),
         trigger: Trigger {
@@ -153,6 +154,7 @@ pub(crate) fn minimal() -> OomReport {
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: "2026-11-22T17:45:00Z".parse().unwrap(),
+        boot_time_ns: 1,
         node: "worker-1".to_owned(),
         victim: Victim { pid: 77, confirmed: true, ..Victim::default() },
         trigger: Trigger { pid: 80, tgid: 79, comm: "stress".to_owned(), cgroup_path: None },

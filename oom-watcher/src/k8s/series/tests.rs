@@ -27,6 +27,7 @@ fn draft(pod: usize, container: &str) -> Draft {
         note: "killed".to_owned(),
         node: "worker-1".to_owned(),
         time: jiff::Timestamp::UNIX_EPOCH,
+        boot_time_ns: 0,
     }
 }
 
@@ -92,6 +93,20 @@ fn another_container_or_an_hour_later_is_another_event() {
         assert_eq!(setup.write(now), 1);
     }
     assert_eq!((setup.telemetry.count_pod_event(Created, 0), setup.telemetry.count_pod_event(Raised, 0)), (3, 0));
+}
+
+#[test]
+fn the_last_kill_is_the_newest_by_a_clock_that_nobody_sets() {
+    let mut setup = setup();
+    let at = |boot_time_ns, time: &str| Draft { boot_time_ns, time: time.parse().unwrap(), ..draft(1, "app") };
+    setup.series.add("1", at(10, "2026-11-22T17:45:00Z"), 1, setup.start);
+    assert_eq!(setup.write(setup.start), 1);
+    // The clock is set back by a day; and one that was killed before is told late.
+    setup.series.add("2", at(20, "2026-11-21T17:45:01Z"), 1, setup.start);
+    setup.series.add("3", at(15, "2026-11-22T17:45:05Z"), 1, setup.start);
+    let (_, write) = setup.series.take_any().unwrap();
+    let Write::Raise { count, last, .. } = write else { panic!("{write:?}") };
+    assert_eq!((count, last.to_string().as_str()), (3, "2026-11-21T17:45:01Z"));
 }
 
 #[test]
