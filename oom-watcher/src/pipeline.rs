@@ -9,9 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::SignedDuration;
-use rustix::time::{ClockId, clock_gettime};
-use tokio::task::JoinSet;
+use oom_watcher_common::counter;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, warn};
 
 use crate::{
@@ -19,14 +18,19 @@ use crate::{
     attribute::{Attributed, Outcome, Resolver},
     audit::{self, Audit},
     cgroup::{Node, identify},
+    clock,
     decode::{self, Decoder, MemcgFigures, Record},
+    end::{self, End},
     health::Health,
     incident::{Assembler, Member},
-    kernel::{memory, reader::Reader},
+    kernel::{
+        memory,
+        reader::{BATCH_MAX, Reader},
+    },
     past::Past,
     scope::{self, Decision, PageCounters},
     sinks::{Sinks, metrics::KillMetrics},
-    state::{Account, StateFile},
+    state::{Account, Records, StateFile, Unsettled},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
@@ -36,6 +40,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
 const STARTED_TICK: u64 = 2;
+
+/// Looks at the ring buffer that a start takes to find it at rest, at most. Each is a few microseconds, in which a kill is rare.
+const BACKLOG_LOOKS_MAX: usize = 1000;
 
 /// What the pipeline is made of.
 #[derive(Debug)]
@@ -68,6 +75,10 @@ pub struct Pipeline {
     pub audited_incident: u64,
     /// What is known of the time before the start.
     pub past: Past,
+    /// What the watcher before left in the state file, to be compared with what it left in the ring buffer.
+    pub unsettled: Option<Unsettled>,
+    /// Kills that were taken out of this watcher's ring buffer, by it and by those before.
+    pub taken: u64,
     /// What the first kill of the newest incident said of the memory.
     pub first: Option<FirstKill>,
     /// How often the tick came.
@@ -102,7 +113,8 @@ pub enum Ended {
 }
 
 impl Pipeline {
-    /// Runs until `shutdown` resolves or standard output is closed; then reports what is still there.
+    /// Runs until `shutdown` resolves or standard output is closed; then reports what is still there, closes the sinks and writes
+    /// the state file.
     ///
     /// Fails when the ring buffer cannot be awaited any more: without it nothing can be seen.
     pub async fn run(
@@ -110,12 +122,13 @@ impl Pipeline {
         mut reader: Reader,
         counters: impl Fn() -> KernelCounters,
         shutdown: impl Future<Output = ()>,
-    ) -> std::io::Result<(Ended, Sinks)> {
+    ) -> std::io::Result<(Ended, End)> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
-        let mut records: Vec<Record> = Vec::new();
+        let mut intake = Intake::default();
         self.take_predecessors();
+        self.take_backlog(&mut reader, &counters).await;
         let ended = loop {
             let deadline = self.assembler.deadline();
             let state_due = self.state.as_ref().and_then(StateFile::due);
@@ -123,7 +136,7 @@ impl Pipeline {
                 biased;
                 () = &mut shutdown => break Ended::Shutdown,
                 () = self.sinks.reader_gone() => break Ended::ReaderGone,
-                read = reader.batch(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records)) => {
+                read = reader.batch(|bytes| intake.add(&self.decoder, &self.telemetry, bytes)) => {
                     read?;
                 }
                 () = until(deadline) => {
@@ -134,26 +147,35 @@ impl Pipeline {
                 Some(found) = self.waiting.join_next() => self.found(found),
                 _ = tick.tick() => self.tick(&counters),
             }
-            self.take(&mut records);
+            self.take(&mut intake);
             self.health.reader_beat(Instant::now());
         };
-        reader.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
-        self.take(&mut records);
+        let end = End::begin(Instant::now());
+        reader.drain(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+        self.take(&mut intake);
+        self.close(&counters, end).await;
+        Ok((ended, end))
+    }
+
+    /// Nothing more is taken from the ring buffer: what is still written to it is in the next watcher's account.
+    async fn close(mut self, counters: &impl Fn() -> KernelCounters, end: End) {
         let members = self.assembler.close();
         self.attribute_all(members);
         // Each search ends by itself, at its deadline.
         while let Some(found) = self.waiting.join_next().await {
             self.found(found);
         }
-        self.close_state(&counters).await;
-        Ok((ended, self.sinks))
+        let untold = self.sinks.close(end::left(end.of_sinks())).await;
+        if let Some(state) = self.state.take()
+            && let Some(account) = account(&self.names.boot, &self.past, counters, self.taken, untold)
+        {
+            state.close(account, end.of_state()).await;
+        }
     }
 
-    fn take(&mut self, records: &mut Vec<Record>) {
-        if records.is_empty() {
-            return;
-        }
-        for record in records.drain(..) {
+    fn take(&mut self, intake: &mut Intake) {
+        self.taken += std::mem::take(&mut intake.kills);
+        for record in intake.records.drain(..) {
             match record {
                 Record::Kill(kill) if self.past.is_predecessors(&kill) => self.assembler.learn(kill),
                 other => self.take_one(other),
@@ -215,13 +237,11 @@ impl Pipeline {
         }
     }
 
-    fn found(&mut self, found: Result<Waiting, tokio::task::JoinError>) {
+    fn found(&mut self, found: Result<Waiting, JoinError>) {
         match found {
             Ok(kill) => self.report(&kill),
-            Err(error) => {
-                self.telemetry.count_lost(Stage::Attribute, 1);
-                error!(error = &error as &dyn std::error::Error, "A search for names was lost, and its kill with it");
-            }
+            // A bug, and as any other of the agent its end: the next one's account has the kill.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
@@ -239,43 +259,46 @@ impl Pipeline {
         }
     }
 
-    /// The ring buffer was found empty a moment ago, so the kills that the kernel has counted by now are reported, but for
-    /// those that wait for something: then the file waits with them.
     fn write_state(&mut self, counters: &impl Fn() -> KernelCounters) {
-        if !self.waiting.is_empty() || self.assembler.deadline().is_some() {
-            self.state.iter_mut().for_each(|state| state.postpone(Instant::now()));
-            return;
-        }
-        let Some(account) = self.state_account(counters) else { return };
-        if let Some(state) = &mut self.state {
+        let untold = (self.assembler.held() + self.waiting.len()) as u64 + self.sinks.untold();
+        let account = account(&self.names.boot, &self.past, counters, self.taken, untold);
+        if let (Some(state), Some(account)) = (&mut self.state, account) {
             state.write(account, Instant::now());
         }
     }
 
-    async fn close_state(&mut self, counters: &impl Fn() -> KernelCounters) {
-        let account = self.state_account(counters);
-        if let (Some(state), Some(account)) = (self.state.take(), account) {
-            state.close(account).await;
-        }
-    }
-
-    fn state_account(&self, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
-        // Without the kernel's count, which has been said at the start, there is no state file.
-        let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
-        Some(Account::new(&self.names.boot, kernel, self.past.counters_id(), audit::seen(&counters())))
-    }
-
     /// Reports what predecessors left.
     fn take_predecessors(&mut self) {
-        let mut records = Vec::new();
-        for mut predecessor in self.past.predecessors() {
-            predecessor.drain(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records));
-        }
-        for record in records {
+        let mut intake = Intake::default();
+        self.past.drain_predecessors(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+        for record in intake.records {
             match record {
                 Record::Kill(kill) if !self.past.is_predecessors(&kill) => self.assembler.learn(kill),
                 other => self.take_one(other),
             }
+        }
+    }
+
+    /// Reads what is in the ring buffer at the start, and so learns what watchers before have taken of it: what the hooks have
+    /// written less what is left.
+    async fn take_backlog(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) {
+        let written = || counters()[counter::KILLS_SENT as usize];
+        let mut intake = Intake::default();
+        for look in 1.. {
+            let before = written();
+            let read = reader.take_now(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+            // Both figures are of one moment if nothing was written meanwhile.
+            let at_rest = read < BATCH_MAX && written() == before;
+            self.take(&mut intake);
+            if at_rest || look == BACKLOG_LOOKS_MAX {
+                let taken_before = before.saturating_sub(self.taken);
+                self.taken += taken_before;
+                if let Some(unsettled) = self.unsettled.take() {
+                    unsettled.settle(self.past.records(taken_before), &self.telemetry);
+                }
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -315,21 +338,48 @@ impl Pipeline {
     }
 }
 
-fn decode(decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8], records: &mut Vec<Record>) {
-    // The clock may have been set since the last record, however long ago that was.
-    let decoder = Decoder { boot_to_wall: boot_to_wall(), ..*decoder };
-    match decoder.decode(bytes) {
-        Ok(record) => {
-            if matches!(record, Record::Kill(_)) {
-                telemetry.count_passed(Stage::Decode);
+/// What was read of a ring buffer and not taken in yet.
+#[derive(Default)]
+struct Intake {
+    records: Vec<Record>,
+    /// Records of kills, understood or not.
+    kills: u64,
+}
+
+impl Intake {
+    fn add(&mut self, decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8]) {
+        let may_be_kill = u64::from(decode::may_be_kill(bytes));
+        self.kills += may_be_kill;
+        // The clock may have been set since the last record, however long ago that was.
+        let decoder = Decoder { boot_to_wall: clock::boot_to_wall(), ..*decoder };
+        match decoder.decode(bytes) {
+            Ok(record) => {
+                if matches!(record, Record::Kill(_)) {
+                    telemetry.count_passed(Stage::Decode);
+                }
+                self.records.push(record);
             }
-            records.push(record);
-        }
-        Err(error) => {
-            telemetry.count_lost(Stage::Decode, u64::from(decode::may_be_kill(bytes)));
-            error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
+            Err(error) => {
+                telemetry.count_lost(Stage::Decode, may_be_kill);
+                error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
+            }
         }
     }
+}
+
+/// The account of now. Without the kernel's count, which has been said at the start, there is none.
+fn account(
+    boot: &str,
+    past: &Past,
+    counters: &impl Fn() -> KernelCounters,
+    taken: u64,
+    untold: u64,
+) -> Option<Account> {
+    // The kernel counts before the hooks do: a kill in between is counted twice by the next watcher, rather than not at all.
+    let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
+    let counters = counters();
+    let records = Records { written: counters[counter::KILLS_SENT as usize], taken, untold };
+    Some(Account::new(boot, kernel, past.counters_id(), audit::seen(&counters)).with_records(records))
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -337,13 +387,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Wall clock minus the clock since boot.
-pub fn boot_to_wall() -> SignedDuration {
-    let now = |clock| {
-        let time = clock_gettime(clock);
-        SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    now(ClockId::Realtime) - now(ClockId::Boottime)
 }

@@ -4,10 +4,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
@@ -19,6 +20,7 @@ use crate::{
     attribute::{Resolver, Sources},
     audit::{self, Audit},
     cgroup::Node,
+    clock,
     config::{Config, NamesConfig, Seccomp},
     decode::Decoder,
     enrichment::Enrichment,
@@ -37,16 +39,13 @@ use crate::{
     names::{self, Feed, Limits, Names, Scanner},
     oom_score::{self, OomScoreError},
     past::Past,
-    pipeline::{Pipeline, boot_to_wall},
+    pipeline::Pipeline,
     privileges::{self, PrivilegesError},
     seccomp::{self, SeccompError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
-    state::{Account, StateFile},
-    telemetry::{KernelCounters, NamesState, Stage, Telemetry, events::StateNotRead},
+    state::{Account, StateFile, Unsettled},
+    telemetry::{KernelCounters, NamesState, Stage, Telemetry},
 };
-
-/// How long lines that are already queued may take to be written at the end. The kubelet gives 30 seconds in all.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the watcher could not run, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +99,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .enable_time()
         .build()
         .map_err(RunError::start("start the runtime"))?;
-    runtime.block_on(watch(config))
+    run_on(runtime, watch(config))
+}
+
+/// The runtime's threads for blocking work are left to the end of the process: one may be stuck on a disk.
+fn run_on<T>(runtime: Runtime, task: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(task);
+    runtime.shutdown_background();
+    result
 }
 
 async fn watch(config: &Config) -> Result<(), RunError> {
@@ -136,14 +142,14 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     telemetry.set_kernel_counters(reading(Arc::clone(&counters)));
     let names = NodeNames { node: config.node_name.clone(), boot: boot_id() };
     let audit = open_audit(&counters, &telemetry);
+    let now = audit.map(|audit| past.account(&names.boot, &audit));
+    let (state, unsettled) = open_state(config.state_dir.as_deref(), now, &telemetry).unzip();
     let pipeline = Pipeline {
         decoder: decoder(&plan),
-        state: open_state(
-            config.state_dir.as_deref(),
-            audit.map(|audit| past.account(&names.boot, &audit)),
-            &telemetry,
-        ),
+        state,
         past,
+        unsettled: unsettled.flatten(),
+        taken: 0,
         names,
         node: own_node(config.names.pod_uid.as_deref()),
         resolver,
@@ -159,13 +165,13 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         ticks: 0,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
-    let (ended, sinks) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
+    let (ended, end) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
+    // Not before the account was written: what the hooks have seen until then is in it.
     drop(programs);
     info!(?ended, "Ending");
-    sinks.close(CLOSE_DEADLINE).await;
     // The server's end has no news: an error of it was one of its start, which would have been seen.
     let _ = stop.send(true);
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, server).await;
+    let _ = tokio::time::timeout_at(end.of_all().into(), server).await;
     Ok(())
 }
 
@@ -185,7 +191,7 @@ pub fn decoder(plan: &Plan) -> Decoder {
         // Not known: the error bound is then that of the largest machine that the kernel program sums for.
         possible_cpus: plan.possible_cpus.unwrap_or(oom_watcher_common::record::CPUS_MAX),
         swap_is_separate: plan.swap_counter == Some(SwapCounter::Swap),
-        boot_to_wall: boot_to_wall(),
+        boot_to_wall: clock::boot_to_wall(),
     }
 }
 
@@ -283,19 +289,15 @@ fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
     }
 }
 
-/// The state file, and what it tells of the time before.
-fn open_state(dir: Option<&Path>, now: Option<Account>, telemetry: &Arc<Telemetry>) -> Option<StateFile> {
+/// The state file, and what the watcher before left in it.
+fn open_state(
+    dir: Option<&Path>,
+    now: Option<Account>,
+    telemetry: &Arc<Telemetry>,
+) -> Option<(StateFile, Option<Unsettled>)> {
     let (file, now) = (StateFile::new(dir?, Arc::clone(telemetry)), now?);
-    if let Some(before) = file.read() {
-        match now.unwatched_since(&before) {
-            Ok(kills) => {
-                telemetry.set_unwatched_kills(kills);
-                info!(kills, rebooted = before.boot_id != now.boot_id, "Kills since the watcher before, not reported");
-            }
-            Err(error) => StateNotRead { error: &error }.emit(telemetry),
-        }
-    }
-    Some(file)
+    let before = file.read();
+    Some((file, before.map(|before| Unsettled { before, now })))
 }
 
 /// Before any other thread exists: each would keep the capabilities that it was started with.
@@ -367,7 +369,14 @@ async fn until_set(mut flag: tokio::sync::watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{
+        os::unix::fs::symlink,
+        sync::{
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
+        time::Duration,
+    };
 
     use super::*;
     use crate::config::MetricsConfig;
@@ -406,5 +415,24 @@ mod tests {
     #[test]
     fn without_zero_series_there_is_none() {
         assert_eq!(containers_when_ready(false, 300), Vec::<String>::new());
+    }
+
+    /// A write to a disk that is stuck, say.
+    #[test]
+    fn the_end_waits_for_no_thread_that_is_stuck() {
+        static GAVE_UP: AtomicBool = AtomicBool::new(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let (started, is_started) = tokio::sync::oneshot::channel();
+        run_on(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                started.send(()).unwrap();
+                let error = released.recv_timeout(Duration::from_mins(1)).unwrap_err();
+                GAVE_UP.store(error == mpsc::RecvTimeoutError::Timeout, Ordering::Release);
+            });
+            is_started.await.unwrap();
+        });
+        assert!(!GAVE_UP.load(Ordering::Acquire), "it was waited for");
+        drop(release);
     }
 }

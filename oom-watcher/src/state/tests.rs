@@ -30,6 +30,46 @@ fn the_gap_is_what_the_kernel_counted_in_it() {
     assert_eq!(error.to_string(), "the state file has 5 kills in this boot, the kernel only 4");
 }
 
+fn records(written: u64, taken: u64, untold: u64) -> Records {
+    Records { written, taken, untold }
+}
+
+#[test]
+fn what_a_watcher_had_and_did_not_tell_is_in_the_gap() {
+    let before = seen(9, 7, 7).with_records(records(7, 7, 2));
+    let untold = |now: Account| now.gap_since(&before).unwrap().untold;
+    assert_eq!(
+        untold(seen(9, 7, 7).with_records(records(0, 7, 0))),
+        2,
+        "it was told of no more after the file was written"
+    );
+    assert_eq!(
+        untold(seen(12, 7, 10).with_records(records(0, 7, 0))),
+        2,
+        "three are in the ring buffer, and will be told"
+    );
+    assert_eq!(
+        untold(seen(12, 7, 10).with_records(records(0, 9, 0))),
+        4,
+        "two more were taken after the file was written"
+    );
+    let unread = seen(9, 7, 7).with_records(records(7, 4, 1));
+    let gap = seen(12, 8, 1).gap_since(&unread).unwrap();
+    assert_eq!(gap, Gap { unwatched: 2, untold: 4 }, "the ring buffer went with its hooks, three unread");
+    let rebooted = Account::new("b", 4, 7, 1).with_records(records(0, 1, 0));
+    assert_eq!(rebooted.gap_since(&unread).unwrap(), Gap { unwatched: 3, untold: 4 });
+    let silent = seen(9, 7, 7);
+    assert_eq!(seen(9, 7, 7).with_records(records(0, 99, 0)).gap_since(&silent).unwrap(), Gap::default(), "not known");
+}
+
+#[test]
+fn the_gap_is_one_number() {
+    let telemetry = Telemetry::new();
+    let before = seen(9, 7, 7).with_records(records(7, 7, 2));
+    Unsettled { before, now: seen(13, 8, 1) }.settle(records(0, 0, 0), &telemetry);
+    assert_eq!(telemetry.unwatched_kills(), Some(5), "three that no hook saw, and two");
+}
+
 #[test]
 fn what_is_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
@@ -39,6 +79,9 @@ fn what_is_written_is_read() {
         write(&path, &account("a", kills)).unwrap();
         assert_eq!(read(&path).unwrap(), Some(account("a", kills)));
     }
+    let known = account("a", 9).with_records(records(3, 2, 1));
+    write(&path, &known).unwrap();
+    assert_eq!(read(&path).unwrap(), Some(known));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left behind");
 }
 
@@ -65,6 +108,57 @@ fn what_is_no_state_is_named() {
     assert!(matches!(read(&path), Err(StateError::Read { .. })));
 }
 
+/// The file of a version that knew nothing of records, and its view of one that has them.
+#[test]
+fn versions_read_each_others_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.json");
+    let old = r#"{"version":1,"boot_id":"a","kernel_kills":1,"counters_id":7,"kills_seen":0}"#;
+    fs::write(&path, old).unwrap();
+    assert_eq!(read(&path).unwrap(), Some(account("a", 1)));
+    write(&path, &account("a", 1)).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), old);
+    write(&path, &account("a", 1).with_records(records(3, 2, 1))).unwrap();
+    let new = fs::read_to_string(&path).unwrap();
+    let records = r#""records":{"written":3,"taken":2,"untold":1}"#;
+    assert_eq!(new, old.replace('}', &format!(",{records}}}")), "a field more, which the old one does not look at");
+}
+
+#[tokio::test]
+async fn what_is_not_told_yet_is_looked_at_again_and_written_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = StateFile::new(dir.path(), Arc::new(Telemetry::new()));
+    let waiting = account("a", 1).with_records(records(1, 1, 1));
+    let now = Instant::now();
+    state.write(waiting.clone(), now);
+    assert_eq!(state.due(), Some(now + SETTLE));
+    state.writing.take().unwrap().await.unwrap();
+    state.write(waiting.clone(), now);
+    assert!(state.writing.is_none(), "nothing has changed");
+    assert_eq!(state.due(), Some(now + SETTLE));
+    let told = account("a", 1).with_records(records(1, 1, 0));
+    state.write(told.clone(), now);
+    assert_eq!(state.due(), None);
+    state.close(told.clone(), now + Duration::from_mins(1)).await;
+    assert_eq!(read(&dir.path().join("state.json")).unwrap(), Some(told));
+}
+
+/// A file that nobody can open for writing without waiting: a pipe that nobody reads.
+#[tokio::test]
+async fn a_disk_that_is_stuck_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("state.new");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let mut state = StateFile::new(dir.path(), Arc::new(Telemetry::new()));
+    let now = Instant::now();
+    state.write(account("a", 1), now);
+    state.write(account("a", 2), now);
+    assert_eq!(state.due(), Some(now + SETTLE), "the next one waits for it");
+    state.close(account("a", 3), now + Duration::from_millis(50)).await;
+    // The thread is let go.
+    drop(fs::File::options().read(true).write(true).open(&fifo).unwrap());
+}
+
 #[tokio::test]
 async fn a_state_that_cannot_be_kept_is_counted() {
     let telemetry = Arc::new(Telemetry::new());
@@ -74,6 +168,6 @@ async fn a_state_that_cannot_be_kept_is_counted() {
     state.write(account("a", 1), Instant::now());
     assert_eq!(state.due(), None);
     assert!(state.differs(2) && !state.differs(1));
-    state.close(account("a", 2)).await;
+    state.close(account("a", 2), Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(telemetry.count_state_not_written(), 3, "both failures were counted");
 }

@@ -34,7 +34,7 @@ pub static STAGES: [StageRow; 7] = [
         stage: Stage::Attribute,
         label: "attribute",
         passed: "attributed, by whatever names were found",
-        lost: "never, unless the search for its names broke down",
+        lost: "never: without names a kill goes out with its identifiers",
     },
     StageRow { stage: Stage::Report, label: "report", passed: "handed to the sinks", lost: "never" },
     StageRow {
@@ -174,8 +174,9 @@ pub(super) static UNWATCHED_KILLS: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "Kills that the kernel counted between the last one that the watcher before reported and the start of this one, \
-     and that nobody reported. The first victim of a group kill counts twice.",
+    help: "Kills up to the start of this watcher that nobody told. Those that no hook saw since the watcher before, as the kernel \
+     counts them: the first victim of a group kill twice. And those that it had and did not come to tell: they waited for \
+     their incident's end, for names or for standard output.",
     absent: "There is no --state-dir, or this is the first start with it, or its file cannot be used.",
 };
 pub(super) static STATE_ERRORS: Family = counter(
