@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         eprintln!("Polling");
         loop {
             thread::sleep(Duration::from_millis(options.every));
-            reader.drain(|bytes| {
+            reader.take(usize::MAX, |bytes| {
                 if let Ok(Record::Kill(kill)) = decoder.decode(bytes) {
                     let path = kill.cgroup.as_ref().map(|cgroup| cgroup.path.as_str()).unwrap_or_default();
                     println!("{{\"time\":\"{}\",\"cgroup\":{{\"path\":\"{path}\"}}}}", kill.time);
@@ -49,7 +49,7 @@ pub(crate) fn record(file: &Path) -> Result<()> {
         loop {
             thread::sleep(Duration::from_millis(100));
             let mut first = None;
-            reader.drain(|bytes| {
+            reader.take(usize::MAX, |bytes| {
                 first.get_or_insert_with(|| bytes.to_vec());
             });
             if let Some(bytes) = first {

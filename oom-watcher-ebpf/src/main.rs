@@ -14,6 +14,7 @@ mod mark_victim;
 mod memory;
 mod memory_max_write;
 mod out_of_memory;
+mod own_cgroup;
 mod signal_generate;
 mod victim;
 

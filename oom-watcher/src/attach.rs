@@ -40,12 +40,11 @@ pub fn attach(ring_buffer_bytes: u32) -> Result<(Plan, Loaded), RunError> {
 /// Attaches as configured: takes over what is pinned, or attaches and pins.
 pub fn attach_as(config: &Config) -> Result<Hooks, RunError> {
     let started_ns = clock::boot_ns();
-    let Some(dir) = &config.pin_dir else {
+    let Some((dir, pins)) = pin_dir(config.pin_dir.as_deref())? else {
         let (plan, loaded) = attach(config.ring_buffer_bytes)?;
         let past = Past::new(started_ns, loaded.counters_id);
         return Ok(Hooks { plan, loaded, pins: None, past });
     };
-    let pins = PinDir::open(dir).map_err(RunError::Pin)?;
     let plan = plan()?;
     let name = pin::name(&plan, config.ring_buffer_bytes);
     if let Some(loaded) = adopt(&pins, &name, &plan) {
@@ -64,6 +63,19 @@ pub fn attach_as(config: &Config) -> Result<Hooks, RunError> {
         return Ok(Hooks { plan, loaded, pins: None, past });
     }
     Ok(Hooks { plan, loaded, pins: Some(pins), past })
+}
+
+/// The directory for pins, where one is wanted and can be had.
+fn pin_dir(path: Option<&Path>) -> Result<Option<(&Path, PinDir)>, RunError> {
+    let Some(path) = path else { return Ok(None) };
+    match PinDir::open(path) {
+        Ok(pins) => Ok(Some((path, pins))),
+        Err(error) if error.is_fatal() => Err(RunError::Pin(error)),
+        Err(error) => {
+            warn!(error = &error as &dyn Error, "The hooks are not pinned, and will end with this watcher");
+            Ok(None)
+        }
+    }
 }
 
 fn plan() -> Result<Plan, RunError> {

@@ -39,8 +39,8 @@ pub fn attribute(identity: &Identity, index: &Index) -> Attributed {
 
 /// Says what the path alone tells.
 pub fn by_path(identity: &Identity) -> Attributed {
-    let host =
-        Attributed { attribution: by(AttributionResult::Host, AttributionSource::Path), ..Attributed::default() };
+    let only = |result| Attributed { attribution: by(result, AttributionSource::Path), ..Attributed::default() };
+    let host = only(AttributionResult::Host);
     match identity {
         Identity::Pod(pod) => Attributed {
             attribution: by(AttributionResult::Id, AttributionSource::Path),
@@ -52,8 +52,8 @@ pub fn by_path(identity: &Identity) -> Attributed {
             Attributed { container: Some(container), ..host }
         }
         Identity::SystemdUnit(unit) => Attributed { systemd_unit: Some(unit.name.clone()), ..host },
-        // Another node's pod is not ours to name: to this node it is a process of the machine.
-        Identity::Qos(_) | Identity::Kubepods | Identity::Root | Identity::Other | Identity::Foreign => host,
+        Identity::Qos(_) | Identity::Kubepods | Identity::Root | Identity::Other => host,
+        Identity::Foreign => only(AttributionResult::Foreign),
     }
 }
 

@@ -41,7 +41,7 @@ pub fn kernel_kills(proc: &Path) -> Result<u64, AuditError> {
 #[derive(Clone, Copy, Debug)]
 pub struct Audit {
     kernel_at_start: u64,
-    seen_at_start: u64,
+    at_start: KernelCounters,
     group_kills: u64,
     last: u64,
 }
@@ -49,7 +49,7 @@ pub struct Audit {
 impl Audit {
     /// Opens the account.
     pub fn new(kernel: u64, counters: &KernelCounters) -> Self {
-        Self { kernel_at_start: kernel, seen_at_start: seen(counters), group_kills: 0, last: 0 }
+        Self { kernel_at_start: kernel, at_start: *counters, group_kills: 0, last: 0 }
     }
 
     /// Kills that the kernel had counted when the account was opened.
@@ -57,9 +57,9 @@ impl Audit {
         self.kernel_at_start
     }
 
-    /// Kills that the hooks had seen by then: pinned ones go on counting from watcher to watcher.
-    pub fn seen_at_start(&self) -> u64 {
-        self.seen_at_start
+    /// What the kernel program had counted by then: pinned hooks go on counting from watcher to watcher.
+    pub fn counters_at_start(&self) -> &KernelCounters {
+        &self.at_start
     }
 
     /// A group kill was reported, or a kill of which it is not known: its first victim may count twice.
@@ -71,7 +71,7 @@ impl Audit {
     /// last time too.
     pub fn missed(&mut self, kernel: u64, counters: &KernelCounters) -> u64 {
         let counted = kernel.saturating_sub(self.kernel_at_start);
-        let seen = seen(counters).saturating_sub(self.seen_at_start);
+        let seen = seen(counters).saturating_sub(seen(&self.at_start));
         let difference = counted.saturating_sub(seen + self.group_kills);
         let missed = difference.min(self.last);
         self.last = difference;

@@ -33,6 +33,7 @@ pub mod k8s;
 pub mod kernel;
 pub mod names;
 pub mod oom_score;
+pub mod own_node;
 pub mod past;
 pub mod pipeline;
 pub mod privileges;

@@ -6,7 +6,7 @@ use crate::{
     audit::{self, Audit},
     decode::{self, OomKill},
     kernel::pin::Predecessor,
-    state::{Account, Records},
+    state::Account,
 };
 
 /// What is known of the time before the start.
@@ -60,11 +60,13 @@ impl Past {
     /// watcher's hooks saw it, and what the newest hooks of before have seen.
     pub fn account(&self, boot_id: &str, audit: &Audit) -> Account {
         match self.predecessors.iter().max_by_key(|predecessor| predecessor.counters_id()) {
-            None => Account::new(boot_id, audit.kills_before_start(), self.counters_id, audit.seen_at_start()),
+            None => {
+                let counters = audit.counters_at_start();
+                Account::new(boot_id, audit.kills_before_start(), self.counters_id, counters)
+            }
             Some(newest) => {
-                let kernel_kills = audit.kills_before_start().saturating_sub(audit.seen_at_start());
-                let seen = audit::seen(&newest.counters().read());
-                Account::new(boot_id, kernel_kills, newest.counters_id(), seen)
+                let kernel_kills = audit.kills_before_start().saturating_sub(audit::seen(audit.counters_at_start()));
+                Account::new(boot_id, kernel_kills, newest.counters_id(), &newest.counters().read())
             }
         }
     }
@@ -84,10 +86,10 @@ impl Past {
         }
     }
 
-    /// The records of the hooks that [`Self::account`] is of, as watchers before left them; `own_taken` is what they have taken of
-    /// this watcher's own ring buffer.
-    pub fn records(&self, own_taken: u64) -> Records {
-        Records { taken: self.predecessor_taken.unwrap_or(own_taken), ..Records::default() }
+    /// Records of the hooks that [`Self::account`] is of, taken by watchers before; `own` is what they have taken of this
+    /// watcher's own ring buffer.
+    pub fn taken(&self, own: u64) -> u64 {
+        self.predecessor_taken.unwrap_or(own)
     }
 
     /// The predecessor's record of this is the one that counts. Incidents of both have different names, so their ends do no

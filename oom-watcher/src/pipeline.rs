@@ -30,7 +30,7 @@ use crate::{
     past::Past,
     scope::{self, Decision, PageCounters},
     sinks::{Sinks, metrics::KillMetrics},
-    state::{Account, Records, StateFile, Unsettled},
+    state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
@@ -40,6 +40,9 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
 const STARTED_TICK: u64 = 2;
+
+/// How often the end looks again for what was killed meanwhile. Beyond it kills come faster than they can be taken.
+const LAST_LOOKS: usize = 16;
 
 /// Looks at the ring buffer that a start takes to find it at rest, at most. Each is a few microseconds, in which a kill is rare.
 const BACKLOG_LOOKS_MAX: usize = 1000;
@@ -151,19 +154,23 @@ impl Pipeline {
             self.health.reader_beat(Instant::now());
         };
         let end = End::begin(Instant::now());
-        reader.drain(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
-        self.take(&mut intake);
-        self.close(&counters, end).await;
+        self.close(reader, &counters, end).await;
         Ok((ended, end))
     }
 
-    /// Nothing more is taken from the ring buffer: what is still written to it is in the next watcher's account.
-    async fn close(mut self, counters: &impl Fn() -> KernelCounters, end: End) {
-        let members = self.assembler.close();
-        self.attribute_all(members);
+    /// Reports all that is there, and what comes while names are searched. What is written to the ring buffer after that is in
+    /// the account.
+    async fn close(mut self, mut reader: Reader, counters: &impl Fn() -> KernelCounters, end: End) {
+        self.drain(&mut reader);
         // Each search ends by itself, at its deadline.
         while let Some(found) = self.waiting.join_next().await {
             self.found(found);
+        }
+        self.resolver.end_searches();
+        for _ in 0..LAST_LOOKS {
+            if self.drain(&mut reader) == 0 {
+                break;
+            }
         }
         let untold = self.sinks.close(end::left(end.of_sinks())).await;
         if let Some(state) = self.state.take()
@@ -171,6 +178,22 @@ impl Pipeline {
         {
             state.close(account, end.of_state()).await;
         }
+    }
+
+    /// Takes all that is in the ring buffer now, to the end of its incidents; how many records there were.
+    fn drain(&mut self, reader: &mut Reader) -> usize {
+        let (mut intake, mut drained) = (Intake::default(), 0);
+        loop {
+            let count = reader.take(BATCH_MAX, |bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+            self.take(&mut intake);
+            drained += count;
+            if count < BATCH_MAX {
+                break;
+            }
+        }
+        let members = self.assembler.close();
+        self.attribute_all(members);
+        drained
     }
 
     fn take(&mut self, intake: &mut Intake) {
@@ -286,7 +309,7 @@ impl Pipeline {
         let mut intake = Intake::default();
         for look in 1.. {
             let before = written();
-            let read = reader.take_now(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+            let read = reader.take(BATCH_MAX, |bytes| intake.add(&self.decoder, &self.telemetry, bytes));
             // Both figures are of one moment if nothing was written meanwhile.
             let at_rest = read < BATCH_MAX && written() == before;
             self.take(&mut intake);
@@ -294,7 +317,7 @@ impl Pipeline {
                 let taken_before = before.saturating_sub(self.taken);
                 self.taken += taken_before;
                 if let Some(unsettled) = self.unsettled.take() {
-                    unsettled.settle(self.past.records(taken_before), &self.telemetry);
+                    unsettled.settle(self.past.taken(taken_before), &self.telemetry);
                 }
                 return;
             }
@@ -377,9 +400,7 @@ fn account(
 ) -> Option<Account> {
     // The kernel counts before the hooks do: a kill in between is counted twice by the next watcher, rather than not at all.
     let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
-    let counters = counters();
-    let records = Records { written: counters[counter::KILLS_SENT as usize], taken, untold };
-    Some(Account::new(boot, kernel, past.counters_id(), audit::seen(&counters)).with_records(records))
+    Some(Account::new(boot, kernel, past.counters_id(), &counters()).with_records(taken, untold))
 }
 
 async fn until(deadline: Option<Instant>) {

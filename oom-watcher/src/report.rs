@@ -320,6 +320,8 @@ pub enum AttributionResult {
     Id,
     /// Not in a pod: the host, or a container that Kubernetes does not own.
     Host,
+    /// Outside of this node, on the machine that carries it and others (kind, k3d): there its own agent counts it, or nobody.
+    Foreign,
     /// The kernel gave no cgroup.
     #[default]
     None,

@@ -19,7 +19,6 @@ use crate::{
     attach::{self, Hooks},
     attribute::{Resolver, Sources},
     audit::{self, Audit},
-    cgroup::Node,
     clock,
     config::{Config, NamesConfig, Seccomp},
     decode::Decoder,
@@ -38,6 +37,7 @@ use crate::{
     },
     names::{self, Feed, Limits, Names, Scanner},
     oom_score::{self, OomScoreError},
+    own_node,
     past::Past,
     pipeline::Pipeline,
     privileges::{self, PrivilegesError},
@@ -122,6 +122,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         .await
         .map_err(RunError::Kubernetes)?;
     let Hooks { plan, loaded, pins, past } = attach::attach_as(config)?;
+    let node = own_node::find(config.names.pod_uid.as_deref(), &plan);
     give_up_power(config, &telemetry)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_past(pins.as_ref(), &past, &telemetry);
@@ -151,7 +152,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         unsettled: unsettled.flatten(),
         taken: 0,
         names,
-        node: own_node(config.names.pod_uid.as_deref()),
+        node,
         resolver,
         waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
@@ -329,19 +330,6 @@ fn refuse_system_calls(config: &Config, telemetry: &Telemetry) -> Result<(), Run
         Err(error) => warn!(error = &error as &dyn std::error::Error, "Unexpected system calls are not refused"),
     }
     Ok(())
-}
-
-/// Where this node begins in the cgroup tree, from the agent's own path. Inside a private cgroup namespace that path is not
-/// the kernel's, and the agent is taken to be on the machine itself.
-fn own_node(pod_uid: Option<&str>) -> Node {
-    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = text
-        .lines()
-        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
-        .find(|(controllers, _)| controllers.is_empty() || controllers.split(',').any(|name| name == "memory"))
-        .map_or("/", |(_, path)| path);
-    let segments: Vec<&str> = std::iter::once("").chain(path.split('/').filter(|name| !name.is_empty())).collect();
-    Node::from_own(&segments, pod_uid)
 }
 
 /// The first part of the boot's id; all-zero where it cannot be read.

@@ -10,17 +10,23 @@ use std::{
     cmp::Ordering,
     fs,
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use oom_watcher_common::counter;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::telemetry::{
-    Telemetry,
-    events::{StateNotRead, StateNotWritten},
+use crate::{
+    audit,
+    telemetry::{
+        KernelCounters, Telemetry,
+        events::{StateNotRead, StateNotWritten},
+    },
 };
 
 /// From a kill to its place in the file, and from one look at what is not told yet to the next: a burst is one write, not
@@ -122,15 +128,24 @@ pub struct Gap {
 }
 
 impl Account {
-    /// The account of now.
-    pub fn new(boot_id: &str, kernel_kills: u64, counters_id: u32, kills_seen: u64) -> Self {
-        Self { version: VERSION, boot_id: boot_id.to_owned(), kernel_kills, counters_id, kills_seen, records: None }
+    /// The account of now, before anything was taken.
+    pub fn new(boot_id: &str, kernel_kills: u64, counters_id: u32, counters: &KernelCounters) -> Self {
+        let written = counters[counter::KILLS_SENT as usize];
+        Self {
+            version: VERSION,
+            boot_id: boot_id.to_owned(),
+            kernel_kills,
+            counters_id,
+            kills_seen: audit::seen(counters),
+            records: Some(Records { written, taken: 0, untold: 0 }),
+        }
     }
 
     /// With what became of the records.
     #[must_use]
-    pub fn with_records(self, records: Records) -> Self {
-        Self { records: Some(records), ..self }
+    pub fn with_records(mut self, taken: u64, untold: u64) -> Self {
+        self.records = self.records.map(|records| Records { taken, untold, ..records });
+        self
     }
 
     /// Kills since `before` that nobody told. This is the account of a start: its records are those of hooks that were there
@@ -180,11 +195,11 @@ pub struct Unsettled {
 }
 
 impl Unsettled {
-    /// Says how many kills nobody told. `records`: what watchers before have taken of the hooks that `now` is of.
-    pub fn settle(self, records: Records, telemetry: &Telemetry) {
+    /// Says how many kills nobody told. `taken`: records of the hooks that `now` is of, taken by watchers before.
+    pub fn settle(self, taken: u64, telemetry: &Telemetry) {
         let Self { before, now } = self;
         let rebooted = before.boot_id != now.boot_id;
-        match now.with_records(records).gap_since(&before) {
+        match now.with_records(taken, 0).gap_since(&before) {
             Ok(Gap { unwatched, untold }) => {
                 telemetry.set_unwatched_kills(unwatched + untold);
                 tracing::info!(unwatched, untold, rebooted, "Kills since the watcher before, not reported");
@@ -279,7 +294,9 @@ impl StateFile {
 
 fn read(path: &Path) -> Result<Option<Account>, StateError> {
     let failed = |source| StateError::Read { path: path.to_owned(), source };
-    let file = match fs::File::open(path) {
+    // A pipe in its place would be waited for.
+    let opened = fs::OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.map_err(failed)?,
     };

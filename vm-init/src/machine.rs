@@ -67,6 +67,7 @@ fn mount_at(kind: &str, target: &str, data: Option<&CStr>) -> Result<()> {
 fn cgroup_v1() -> Result<()> {
     mount_at("tmpfs", CGROUP, None)?;
     mount_at("cgroup", &format!("{CGROUP}/memory"), Some(c"memory"))?;
+    mount_at("cgroup", &format!("{CGROUP}/cpu"), Some(c"cpu"))?;
     // Before Linux 5.11 a limit counts what is below it only where this is set, and systemd sets it.
     let hierarchy = format!("{CGROUP}/memory/memory.use_hierarchy");
     fs::write(&hierarchy, "1").with_context(|| format!("cannot write 1 to {hierarchy}"))

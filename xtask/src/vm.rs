@@ -175,6 +175,6 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
 fn log_name(kernel: &Kernel, suite: Suite) -> String {
     match suite {
         Suite::Kernel => kernel.name(),
-        Suite::Containers => format!("containers-{}", kernel.name()),
+        Suite::Restart | Suite::Containers => format!("{}-{}", suite.name(), kernel.name()),
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -105,12 +105,16 @@ impl Resolver {
         if self.is_final(identity, &who) {
             return Outcome::Done(who);
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-            if refused.is_power_of_two() {
-                tracing::warn!(refused, "Too many kills wait for their names: one is reported with what is known");
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(TryAcquireError::Closed) => return Outcome::Done(who),
+            Err(TryAcquireError::NoPermits) => {
+                let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                if refused.is_power_of_two() {
+                    tracing::warn!(refused, "Too many kills wait for their names: one is reported with what is known");
+                }
+                return Outcome::Done(who);
             }
-            return Outcome::Done(who);
         };
         Outcome::Pending(Pending {
             identity: identity.clone(),
@@ -119,6 +123,11 @@ impl Resolver {
             resolver: Arc::clone(self),
             _place: place,
         })
+    }
+
+    /// From now on what memory knows is all: who ends has no time for a search.
+    pub fn end_searches(&self) {
+        self.places.close();
     }
 
     /// Kills that are being searched for now.

@@ -3,6 +3,7 @@
 //! Hooks beside `mark_victim` are tried one method after another; each failure is kept with its reason, and costs fields,
 //! never events. `mark_victim` comes last, so that the first victim finds the other hooks in place.
 
+mod own;
 mod unparsed;
 
 use std::{
@@ -24,6 +25,8 @@ use aya::{
     },
 };
 use oom_watcher_common::layout::{Layout, hook as hook_bit};
+
+pub use own::{OwnCgroupError, own_cgroup};
 
 use super::btf::TypeId;
 use super::counters::Counters;
@@ -205,12 +208,15 @@ impl Loaded {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
+fn take(ebpf: &mut aya::Ebpf, name: &'static str) -> Result<Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Incomplete(name))
 }
 
 /// What became of loading each tracepoint's program, by its name.
 type Verdicts = HashMap<String, Result<(), String>>;
+
+/// The programs of the tracepoints, by the names of their hooks.
+const TRACEPOINTS: [&str; 2] = ["mark_victim", "signal_generate"];
 
 /// Loads the programs of the tracepoints, each on a thread of its own: nearly all of the time to start is the verifier's, and
 /// it takes several at once. The threads are gone when this returns.
@@ -218,7 +224,9 @@ fn load_tracepoints(ebpf: &mut Ebpf) -> Verdicts {
     let load = |program: &mut RawTracePoint| program.load().map_err(|error| chain("load", &error));
     thread::scope(|scope| {
         let tracepoints = ebpf.programs_mut().filter_map(|(name, program)| match program {
-            Program::RawTracePoint(program) => Some((name.to_owned(), scope.spawn(move || load(program)))),
+            Program::RawTracePoint(program) if TRACEPOINTS.contains(&name) => {
+                Some((name.to_owned(), scope.spawn(move || load(program))))
+            }
             _ => None,
         });
         let loading: Vec<_> = tracepoints.collect();

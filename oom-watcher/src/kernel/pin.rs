@@ -77,7 +77,11 @@ pub enum PinError {
 impl PinError {
     /// It is a mistake of who started this watcher; any other failure costs the pin and not the watcher.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Directory { .. } | Self::NotBpf(_) | Self::InUse(_))
+        match self {
+            Self::Directory { source, .. } => !is_refusal(source),
+            Self::NotBpf(_) | Self::InUse(_) => true,
+            Self::Object { .. } | Self::Incomplete(_) | Self::Unpinnable(_) => false,
+        }
     }
 
     fn object<E: Into<Box<dyn Error + Send + Sync>>>(operation: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
@@ -110,6 +114,10 @@ impl PinDir {
         let made = match fs::create_dir(path) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            // What refuses may be what lies below a mount that is missing.
+            Err(error) if is_refusal(&error) && !path.parent().is_some_and(is_bpf) => {
+                return Err(PinError::NotBpf(path.to_owned()));
+            }
             Err(error) => return Err(failed("make")(error)),
         };
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -222,6 +230,15 @@ impl Predecessor {
             take(&record);
         }
     }
+}
+
+/// The machine does not allow it; anything else is a mistake.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+fn is_bpf(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|file_system| file_system.f_type as u64 == BPF_FS_MAGIC)
 }
 
 /// The name of what a watcher with this plan and ring buffer pins.

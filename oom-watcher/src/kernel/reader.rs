@@ -41,24 +41,12 @@ impl Reader {
         Ok(count)
     }
 
-    /// Hands over a batch of what is there now, without waiting; how many there were. Fewer than [`BATCH_MAX`]: it was all.
-    pub fn take_now(&mut self, mut take: impl FnMut(&[u8])) -> usize {
+    /// Hands over at most `limit` of what is there now, without waiting; how many there were.
+    pub fn take(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> usize {
         let events = self.events.get_mut();
         let mut count = 0;
-        while count < BATCH_MAX
-            && let Some(record) = events.next()
-        {
-            take(&record);
-            count += 1;
-        }
-        count
-    }
-
-    /// Hands over what is there now, without waiting: at shutdown.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> usize {
-        let events = self.events.get_mut();
-        let mut count = 0;
-        while let Some(record) = events.next() {
+        while count < limit {
+            let Some(record) = events.next() else { break };
             take(&record);
             count += 1;
         }

@@ -28,7 +28,7 @@ use crate::{
     enrichment::Enrichment,
     exposition::{self, Family},
     names::Names,
-    report::OomReport,
+    report::{AttributionResult, OomReport},
     telemetry::{Stage, Telemetry, events::SeriesRefused},
 };
 
@@ -56,8 +56,13 @@ impl KillMetrics {
     }
 
     /// Counts a kill. Where the limit of series leaves no room for its labels, the node's total still counts it, and
-    /// [`Stage::SinkMetrics`] says that one was lost.
+    /// [`Stage::SinkMetrics`] says that one was lost. A kill on another node of the same machine is that node's: counted here
+    /// too, the sum over nodes would have it twice.
     pub fn observe(&self, report: &OomReport, now: Instant) {
+        if report.attribution.result == AttributionResult::Foreign {
+            self.telemetry.count_passed(Stage::SinkMetrics);
+            return;
+        }
         let outcome = self.table().observe(report, now);
         if outcome.counted {
             self.telemetry.count_passed(Stage::SinkMetrics);

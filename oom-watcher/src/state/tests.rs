@@ -1,11 +1,18 @@
 use super::*;
 
 fn account(boot_id: &str, kernel_kills: u64) -> Account {
-    Account::new(boot_id, kernel_kills, 7, 0)
+    Account::new(boot_id, kernel_kills, 7, &KernelCounters::default())
 }
 
+/// Nothing of what the hooks saw was lost.
 fn seen(kernel_kills: u64, counters_id: u32, kills_seen: u64) -> Account {
-    Account::new("a", kernel_kills, counters_id, kills_seen)
+    Account::new("a", kernel_kills, counters_id, &counters(kills_seen))
+}
+
+fn counters(kills: u64) -> KernelCounters {
+    let mut counters = KernelCounters::default();
+    counters[counter::KILLS_SENT as usize] = kills;
+    counters
 }
 
 #[test]
@@ -16,7 +23,7 @@ fn what_hooks_saw_was_not_unwatched() {
     assert_eq!(seen(9, 8, 1).unwatched_since(&before).unwrap(), 3, "new hooks have seen one of four");
     assert_eq!(seen(5, 7, 4).unwatched_since(&before).unwrap(), 0, "the kernel counts a moment later");
     assert!(matches!(seen(9, 6, 9).unwatched_since(&before), Err(StateError::OtherHooks)));
-    let rebooted = Account::new("b", 4, 1, 1);
+    let rebooted = Account::new("b", 4, 1, &counters(1));
     assert_eq!(rebooted.unwatched_since(&before).unwrap(), 3);
 }
 
@@ -30,43 +37,27 @@ fn the_gap_is_what_the_kernel_counted_in_it() {
     assert_eq!(error.to_string(), "the state file has 5 kills in this boot, the kernel only 4");
 }
 
-fn records(written: u64, taken: u64, untold: u64) -> Records {
-    Records { written, taken, untold }
-}
-
 #[test]
 fn what_a_watcher_had_and_did_not_tell_is_in_the_gap() {
-    let before = seen(9, 7, 7).with_records(records(7, 7, 2));
+    let before = seen(9, 7, 7).with_records(7, 2);
     let untold = |now: Account| now.gap_since(&before).unwrap().untold;
-    assert_eq!(
-        untold(seen(9, 7, 7).with_records(records(0, 7, 0))),
-        2,
-        "it was told of no more after the file was written"
-    );
-    assert_eq!(
-        untold(seen(12, 7, 10).with_records(records(0, 7, 0))),
-        2,
-        "three are in the ring buffer, and will be told"
-    );
-    assert_eq!(
-        untold(seen(12, 7, 10).with_records(records(0, 9, 0))),
-        4,
-        "two more were taken after the file was written"
-    );
-    let unread = seen(9, 7, 7).with_records(records(7, 4, 1));
+    assert_eq!(untold(seen(9, 7, 7).with_records(7, 0)), 2, "they waited when the file was written");
+    assert_eq!(untold(seen(12, 7, 10).with_records(7, 0)), 2, "three are in the ring buffer, and will be told");
+    assert_eq!(untold(seen(12, 7, 10).with_records(9, 0)), 4, "two more were taken after the file was written");
+    let unread = seen(9, 7, 7).with_records(4, 1);
     let gap = seen(12, 8, 1).gap_since(&unread).unwrap();
     assert_eq!(gap, Gap { unwatched: 2, untold: 4 }, "the ring buffer went with its hooks, three unread");
-    let rebooted = Account::new("b", 4, 7, 1).with_records(records(0, 1, 0));
+    let rebooted = Account::new("b", 4, 7, &counters(1)).with_records(1, 0);
     assert_eq!(rebooted.gap_since(&unread).unwrap(), Gap { unwatched: 3, untold: 4 });
-    let silent = seen(9, 7, 7);
-    assert_eq!(seen(9, 7, 7).with_records(records(0, 99, 0)).gap_since(&silent).unwrap(), Gap::default(), "not known");
+    let silent = Account { records: None, ..seen(9, 7, 7) };
+    assert_eq!(seen(9, 7, 7).with_records(99, 0).gap_since(&silent).unwrap(), Gap::default(), "not known");
 }
 
 #[test]
 fn the_gap_is_one_number() {
     let telemetry = Telemetry::new();
-    let before = seen(9, 7, 7).with_records(records(7, 7, 2));
-    Unsettled { before, now: seen(13, 8, 1) }.settle(records(0, 0, 0), &telemetry);
+    let before = seen(9, 7, 7).with_records(7, 2);
+    Unsettled { before, now: seen(13, 8, 1) }.settle(0, &telemetry);
     assert_eq!(telemetry.unwatched_kills(), Some(5), "three that no hook saw, and two");
 }
 
@@ -79,7 +70,7 @@ fn what_is_written_is_read() {
         write(&path, &account("a", kills)).unwrap();
         assert_eq!(read(&path).unwrap(), Some(account("a", kills)));
     }
-    let known = account("a", 9).with_records(records(3, 2, 1));
+    let known = account("a", 9).with_records(2, 1);
     write(&path, &known).unwrap();
     assert_eq!(read(&path).unwrap(), Some(known));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left behind");
@@ -115,12 +106,13 @@ fn versions_read_each_others_files() {
     let path = dir.path().join("state.json");
     let old = r#"{"version":1,"boot_id":"a","kernel_kills":1,"counters_id":7,"kills_seen":0}"#;
     fs::write(&path, old).unwrap();
-    assert_eq!(read(&path).unwrap(), Some(account("a", 1)));
-    write(&path, &account("a", 1)).unwrap();
+    let silent = Account { records: None, ..account("a", 1) };
+    assert_eq!(read(&path).unwrap(), Some(silent.clone()));
+    write(&path, &silent).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), old);
-    write(&path, &account("a", 1).with_records(records(3, 2, 1))).unwrap();
+    write(&path, &Account::new("a", 1, 7, &counters(0)).with_records(2, 1)).unwrap();
     let new = fs::read_to_string(&path).unwrap();
-    let records = r#""records":{"written":3,"taken":2,"untold":1}"#;
+    let records = r#""records":{"written":0,"taken":2,"untold":1}"#;
     assert_eq!(new, old.replace('}', &format!(",{records}}}")), "a field more, which the old one does not look at");
 }
 
@@ -128,7 +120,7 @@ fn versions_read_each_others_files() {
 async fn what_is_not_told_yet_is_looked_at_again_and_written_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = StateFile::new(dir.path(), Arc::new(Telemetry::new()));
-    let waiting = account("a", 1).with_records(records(1, 1, 1));
+    let waiting = account("a", 1).with_records(1, 1);
     let now = Instant::now();
     state.write(waiting.clone(), now);
     assert_eq!(state.due(), Some(now + SETTLE));
@@ -136,7 +128,7 @@ async fn what_is_not_told_yet_is_looked_at_again_and_written_once() {
     state.write(waiting.clone(), now);
     assert!(state.writing.is_none(), "nothing has changed");
     assert_eq!(state.due(), Some(now + SETTLE));
-    let told = account("a", 1).with_records(records(1, 1, 0));
+    let told = account("a", 1).with_records(1, 0);
     state.write(told.clone(), now);
     assert_eq!(state.due(), None);
     state.close(told.clone(), now + Duration::from_mins(1)).await;

@@ -176,7 +176,7 @@ pub(super) static UNWATCHED_KILLS: Family = Family {
     labels: &[],
     help: "Kills up to the start of this watcher that nobody told. Those that no hook saw since the watcher before, as the kernel \
      counts them: the first victim of a group kill twice. And those that it had and did not come to tell: they waited for \
-     their incident's end, for names or for standard output.",
+     their incident's end, for names or for standard output; or told them in the last moment before it was killed.",
     absent: "There is no --state-dir, or this is the first start with it, or its file cannot be used.",
 };
 pub(super) static STATE_ERRORS: Family = counter(
@@ -339,7 +339,7 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
 
 /// The pairs of result and source that exist at zero from the start.
 pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    use AttributionResult::{Full, Host, Id, None, Pod};
+    use AttributionResult::{Foreign, Full, Host, Id, None, Pod};
     use AttributionSource::{Api, Bundle, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
     let pairs = [
         (Full, Index),
@@ -356,6 +356,7 @@ pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'s
         (Id, Path),
         (Host, Path),
         (Host, RuntimeFile),
+        (Foreign, Path),
         (None, Path),
     ];
     pairs.into_iter().map(|(result, source)| attribution_labels(result, source))
@@ -368,6 +369,7 @@ pub(super) fn attribution_labels(result: AttributionResult, source: AttributionS
         AttributionResult::Pod => "pod",
         AttributionResult::Id => "id",
         AttributionResult::Host => "host",
+        AttributionResult::Foreign => "foreign",
         AttributionResult::None => "none",
     };
     let source = match source {

@@ -101,6 +101,11 @@ impl Cgroup {
         &self.path
     }
 
+    /// Where it is in the file system.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The directory's inode number, which is the cgroup's id.
     pub(crate) fn id(&self) -> u64 {
         fs::metadata(&self.directory).expect("the cgroup is there").ino()

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     thread,
 };
@@ -15,6 +15,8 @@ use crate::cgroup::Cgroup;
 
 /// First argument of a hog.
 pub(crate) const WORD: &str = "--hog";
+/// First argument of what becomes a program in a cgroup and in a cgroup namespace that begins there.
+pub(crate) const NAMESPACED: &str = "--namespaced";
 
 /// A hog that runs; ended when dropped.
 pub(crate) struct Hog {
@@ -112,6 +114,17 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         other => panic!("no such hog: {other:?}"),
     }
     ExitCode::SUCCESS
+}
+
+/// `DIRECTORY PROGRAM [ARGUMENT…]`: joins the cgroup, makes its namespace and becomes the program.
+pub(crate) fn become_in_namespace(arguments: &[String]) -> ExitCode {
+    let [directory, program, arguments @ ..] = arguments else { panic!("DIRECTORY PROGRAM [ARGUMENT…]") };
+    fs::write(format!("{directory}/cgroup.procs"), "0").expect("the cgroup takes this process");
+    // SAFETY: it takes no pointer; this process has one thread, and shares nothing of what is unshared.
+    let made = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    assert_eq!(made, 0, "unshare: {}", std::io::Error::last_os_error());
+    let error = Command::new(program).args(arguments).exec();
+    panic!("cannot become {program}: {error}");
 }
 
 fn say(line: &str) {

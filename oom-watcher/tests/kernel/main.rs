@@ -15,6 +15,7 @@ mod hog;
 mod load;
 mod machine;
 mod memory;
+mod nodes;
 mod odd;
 mod scenario;
 mod session;
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == hog::WORD) {
         return hog::main(&arguments[1..]);
     }
+    if arguments.first().is_some_and(|first| first == hog::NAMESPACED) {
+        return hog::become_in_namespace(&arguments[1..]);
+    }
     if arguments.first().is_some_and(|first| first == soak::WORD) {
         return soak::main(&arguments[1..]);
     }
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         memory::SCENARIOS,
         end::SCENARIOS,
         load::SCENARIOS,
+        nodes::SCENARIOS,
     ]
     .concat();
     let chosen: Vec<&Scenario> = scenarios

@@ -16,7 +16,7 @@ use jsonschema::Validator;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{cgroup::Cgroup, machine};
+use crate::{cgroup::Cgroup, hog, machine};
 
 /// A guest under software emulation takes seconds to load the programs.
 const START: Duration = Duration::from_secs(90);
@@ -65,6 +65,17 @@ impl Watcher {
         watcher
     }
 
+    /// Starts it in a cgroup and in a cgroup namespace that begins there, as container runtimes do, and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start_namespaced(cgroup: &Cgroup, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(hog::NAMESPACED).arg(cgroup.directory()).arg(machine::agent());
+        let mut watcher = Self::spawn_by(command, &[], environment);
+        watcher.read_lines();
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
     /// Starts it and waits until it watches; its standard output stays unread until [`Self::read_lines`].
     #[track_caller]
     pub(crate) fn start_unread() -> Self {
@@ -75,7 +86,12 @@ impl Watcher {
 
     #[track_caller]
     fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(machine::agent())
+        Self::spawn_by(Command::new(machine::agent()), arguments, environment)
+    }
+
+    #[track_caller]
+    fn spawn_by(mut agent: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = agent
             .args([
                 "--output",
                 "json",

@@ -8,6 +8,10 @@ use crate::{
     hog::Hog,
 };
 
+const LIMIT: u64 = 8 << 20;
+/// More than the limit allows.
+const TOO_MUCH: &str = "33554432";
+
 /// Victims that the kernel killed, by their process ids.
 pub(crate) type Victims = BTreeSet<u64>;
 
@@ -15,14 +19,17 @@ pub(crate) type Victims = BTreeSet<u64>;
 #[track_caller]
 pub(crate) fn kill(count: usize) -> Victims {
     let cgroup = Cgroup::new("victims");
-    cgroup.limit(8 << 20);
-    let one = |_| {
-        let mut hog = Hog::start(&cgroup, &["anon", "33554432"]);
-        hog.go();
-        hog.must_be_killed();
-        u64::from(hog.pid())
-    };
-    (0..count).map(one).collect()
+    (0..count).map(|_| kill_in(&cgroup)).collect()
+}
+
+/// Has a process killed in this cgroup.
+#[track_caller]
+pub(crate) fn kill_in(cgroup: &Cgroup) -> u64 {
+    cgroup.limit(LIMIT);
+    let mut hog = Hog::start(cgroup, &["anon", TOO_MUCH]);
+    hog.go();
+    hog.must_be_killed();
+    u64::from(hog.pid())
 }
 
 /// The victims of these events, each of which must be another process.

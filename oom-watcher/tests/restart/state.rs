@@ -8,7 +8,8 @@ use crate::{
     Scenario,
     agent::Agent,
     anywhere,
-    kills::{Gap, counted, kill, victims},
+    cgroup::Cgroup,
+    kills::{Gap, counted, kill, kill_in, victims},
     world::{self, Disk},
 };
 
@@ -19,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     anywhere("another-boot", another_boot),
     anywhere("the-disk-of-the-state-is-full", the_disk_of_the_state_is_full),
     anywhere("sigterm-drains", sigterm_drains),
+    anywhere("kills-while-it-ends", kills_while_it_ends),
 ];
 
 const UNWATCHED: &str = "oom_watcher_unwatched_kills";
@@ -105,6 +107,34 @@ fn sigterm_drains() {
     agent.signal(Signal::TERM);
     agent.signal(Signal::CONT);
     assert_eq!(victims(&agent.end().1), killed);
+}
+
+/// A name is searched for, which takes seconds, when it is asked to stop; what is killed meanwhile is told or counted.
+fn kills_while_it_ends() {
+    let (dir, links) = (world::directory("ends"), world::directory("ends-links"));
+    let [state] = arguments(&dir);
+    let mut agent = Agent::start(&[state.clone(), format!("--container-log-dir={}", links.display())]);
+    let outer = Cgroup::new("unnamed");
+    let kubepods = outer.child("kubepods");
+    let pod = kubepods.child("pod00000000-0000-4000-8000-000000000001");
+    let container = pod.child(&"c".repeat(64));
+    let first = kill_in(&container);
+    // Its record has been taken.
+    agent.wait_for_metric("oom_watcher_name_searches", 1.0);
+    let before = counted();
+    agent.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(500));
+    let meanwhile = kill(3);
+    let (status, told) = agent.end();
+    assert!(status.success(), "{status}");
+    let told = victims(&told);
+    assert!(told.contains(&first), "the search has ended and the kill is told");
+    let made = counted() - before;
+    let agent = Agent::start(&[state]);
+    let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
+    let untold = meanwhile.difference(&told).count() as u64;
+    println!("3 kills while it ended: {} told, {unwatched} counted as unwatched", 3 - untold);
+    assert!((untold..=made - 3 + untold).contains(&unwatched), "{unwatched} of {untold}");
 }
 
 fn boot() -> String {

@@ -24,6 +24,8 @@ const PROFILE: &str = "guest";
 pub(crate) enum Suite {
     /// Kills in cgroups of the suite's own
     Kernel,
+    /// A watcher that ends, is replaced, starved, stopped or confined
+    Restart,
     /// Kills in containers of Debian's containerd, runc and crun
     Containers,
 }
@@ -33,6 +35,7 @@ impl Suite {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
+            Self::Restart => "restart",
             Self::Containers => "containers",
         }
     }
@@ -41,7 +44,7 @@ impl Suite {
     /// again in the kernel. containerd and what it starts lie in memory, and so does the image.
     pub(crate) const fn memory(self) -> u32 {
         match self {
-            Self::Kernel => 1024,
+            Self::Kernel | Self::Restart => 1024,
             Self::Containers => 2048,
         }
     }
