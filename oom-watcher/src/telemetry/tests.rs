@@ -110,6 +110,7 @@ oom_watcher_oom_invocations_total{result="no_victim"} 0
 oom_watcher_missed_kills_total 0
 # TYPE oom_watcher_kills_before_start gauge
 # TYPE oom_watcher_attributions counter
+oom_watcher_attributions_total{result="foreign",source="path"} 0
 oom_watcher_attributions_total{result="full",source="api"} 0
 oom_watcher_attributions_total{result="full",source="bundle"} 0
 oom_watcher_attributions_total{result="full",source="cri"} 0
