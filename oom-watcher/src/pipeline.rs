@@ -269,9 +269,12 @@ impl Pipeline {
     }
 
     fn report(&mut self, kill: &Waiting) {
-        self.telemetry.count_attribution(kill.who.attribution.result, kill.who.attribution.source);
+        let recovered = self.past.is_recovered(&kill.member.kill);
+        let attribution = kill.who.attribution;
+        let after = Duration::from_nanos(clock::boot_ns().saturating_sub(kill.member.kill.time_ns));
+        self.telemetry.count_attribution(attribution.result, attribution.source, (!recovered).then_some(after));
         self.telemetry.count_passed(Stage::Attribute);
-        if self.past.is_recovered(&kill.member.kill) {
+        if recovered {
             self.telemetry.count_recovered();
         }
         let report = assemble::report(&self.names, &kill.member, kill.decision.clone(), kill.who.clone());

@@ -349,8 +349,6 @@ pub enum AttributionSource {
     Cri,
     /// A file that the runtime keeps about the container.
     RuntimeFile,
-    /// The Kubernetes API.
-    Api,
 }
 
 /// How far the victim was attributed, and by whom.

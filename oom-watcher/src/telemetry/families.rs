@@ -3,10 +3,7 @@
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
 use super::Stage;
-use crate::{
-    exposition::Family,
-    report::{AttributionResult, AttributionSource},
-};
+use crate::exposition::Family;
 
 /// A value of the label `stage`.
 #[derive(Debug)]
@@ -72,6 +69,7 @@ pub static FAMILIES: &[&Family] = &[
     &MISSED_KILLS,
     &KILLS_BEFORE_START,
     &ATTRIBUTIONS,
+    &ATTRIBUTION_SECONDS,
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
@@ -221,6 +219,15 @@ pub(super) static ATTRIBUTIONS: Family = Family {
     help: "Victims by how far they were attributed and by which source.",
     absent: "A pair that cannot be.",
 };
+pub(super) static ATTRIBUTION_SECONDS: Family = Family {
+    name: "oom_watcher_attribution",
+    kind: MetricType::Histogram,
+    unit: Some(Unit::Seconds),
+    labels: &["source"],
+    help: "Time from the kill until it was known whom it hit, by the source that said so; with the time that the kill waited for \
+           the end of its incident. Without kills of the time before the start.",
+    absent: "No kill by that source yet.",
+};
 pub(super) static NAMES: Family = Family {
     name: "oom_watcher_names",
     kind: MetricType::Gauge,
@@ -336,52 +343,3 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
     help: "Places in the queue for the Kubernetes API; 0 where it is not used.",
     absent: NEVER,
 };
-
-/// The pairs of result and source that exist at zero from the start.
-pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    use AttributionResult::{Foreign, Full, Host, Id, None, Pod};
-    use AttributionSource::{Api, Bundle, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
-    let pairs = [
-        (Full, Index),
-        (Full, Rescan),
-        (Full, PodDirectory),
-        (Full, Bundle),
-        (Full, Cri),
-        (Full, RuntimeFile),
-        (Full, Api),
-        (Pod, Sibling),
-        (Pod, PodDirectory),
-        (Pod, Bundle),
-        (Pod, Api),
-        (Id, Path),
-        (Host, Path),
-        (Host, RuntimeFile),
-        (Foreign, Path),
-        (None, Path),
-    ];
-    pairs.into_iter().map(|(result, source)| attribution_labels(result, source))
-}
-
-/// The values of the labels `result` and `source`: the same words as in the JSON report.
-pub(super) fn attribution_labels(result: AttributionResult, source: AttributionSource) -> (&'static str, &'static str) {
-    let result = match result {
-        AttributionResult::Full => "full",
-        AttributionResult::Pod => "pod",
-        AttributionResult::Id => "id",
-        AttributionResult::Host => "host",
-        AttributionResult::Foreign => "foreign",
-        AttributionResult::None => "none",
-    };
-    let source = match source {
-        AttributionSource::Path => "path",
-        AttributionSource::Index => "index",
-        AttributionSource::Rescan => "rescan",
-        AttributionSource::Sibling => "sibling",
-        AttributionSource::PodDirectory => "pod_directory",
-        AttributionSource::Bundle => "bundle",
-        AttributionSource::Cri => "cri",
-        AttributionSource::RuntimeFile => "runtime_file",
-        AttributionSource::Api => "api",
-    };
-    (result, source)
-}
