@@ -267,8 +267,10 @@ fn enrichment(report: &OomReport, victim: &Kubernetes, pod: &Pod) -> Enrichment 
             owner: pod.owner.clone(),
             labels: pod.labels.clone(),
             image: container.and_then(|container| container.image.clone()),
-            memory_request_bytes: container.and_then(|container| container.memory_request),
-            memory_limit_bytes: container.and_then(|container| container.memory_limit),
+            memory_request_bytes: container.and_then(|container| container.memory.request),
+            memory_limit_bytes: container.and_then(|container| container.memory.limit),
+            pod_memory_request_bytes: pod.memory.request,
+            pod_memory_limit_bytes: pod.memory.limit,
             node: pod.node.clone(),
         },
     }

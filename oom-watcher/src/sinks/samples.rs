@@ -144,6 +144,8 @@ pub(crate) fn enrichment() -> Enrichment {
             image: Some("registry.example/shop/cart:4.2".to_owned()),
             memory_request_bytes: Some(256 * MIB),
             memory_limit_bytes: Some(512 * MIB),
+            pod_memory_request_bytes: Some(512 * MIB),
+            pod_memory_limit_bytes: Some(1024 * MIB),
             node: Some("worker-1".to_owned()),
         },
     }
