@@ -15,10 +15,7 @@ use oom_watcher::{
     names::{Limits, Names, Scanner, link},
     report::OomReport,
     scope::{self, Decision, PageCounters},
-    sinks::{
-        json,
-        metrics::{ContainerLabels, KillMetrics},
-    },
+    sinks::{json, metrics::KillMetrics},
     telemetry::Telemetry,
 };
 
@@ -49,14 +46,12 @@ impl Node {
             max_series,
             series_retention: std::time::Duration::from_hours(1),
         };
-        let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)));
         let names = Names::new(Limits::default());
+        let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)).following(names.clone()));
         for number in 0..containers {
             know(&names, number).with_context(|| format!("container {number} has no name"))?;
         }
-        for name in &names.take_changes().added {
-            metrics.ensure_zero(ContainerLabels::new(&name.namespace, &name.pod, &name.container));
-        }
+        metrics.catch_up(Instant::now());
         let scanner = Arc::new(Scanner::new("/nonexistent", names));
         Ok(Self {
             decoder: Decoder {

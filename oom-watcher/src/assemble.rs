@@ -35,6 +35,7 @@ pub fn report(names: &NodeNames, member: &Member, decision: Decision, who: Attri
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: kill.time,
+        boot_time_ns: kill.time_ns,
         node: names.node.clone(),
         victim: kill.victim.clone(),
         trigger: kill.trigger.clone(),

@@ -2,10 +2,10 @@
 
 use std::{error::Error, path::Path};
 
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 
 use crate::{
+    clock,
     config::Config,
     kernel::{
         facts::{Facts, Roots},
@@ -39,7 +39,7 @@ pub fn attach(ring_buffer_bytes: u32) -> Result<(Plan, Loaded), RunError> {
 
 /// Attaches as configured: takes over what is pinned, or attaches and pins.
 pub fn attach_as(config: &Config) -> Result<Hooks, RunError> {
-    let started_ns = boot_clock_ns();
+    let started_ns = clock::boot_ns();
     let Some((dir, pins)) = pin_dir(config.pin_dir.as_deref())? else {
         let (plan, loaded) = attach(config.ring_buffer_bytes)?;
         let past = Past::new(started_ns, loaded.counters_id);
@@ -53,7 +53,7 @@ pub fn attach_as(config: &Config) -> Result<Hooks, RunError> {
         return Ok(Hooks { plan, loaded, pins: Some(pins), past });
     }
     let mut loaded = load::load(&plan, config.ring_buffer_bytes).map_err(RunError::Load)?;
-    let handed_over_ns = boot_clock_ns();
+    let handed_over_ns = clock::boot_ns();
     let predecessors = detach_others(&pins, &name, dir);
     let past = Past::new(started_ns, loaded.counters_id).after(predecessors, handed_over_ns);
     if let Err(error) = pins.publish(&name, &mut loaded) {
@@ -105,10 +105,4 @@ fn detach_others(pins: &PinDir, name: &str, dir: &Path) -> Vec<Predecessor> {
         info!(pin = %predecessor.path().display(), "Replaced the hooks of a watcher with another program");
     }
     predecessors
-}
-
-/// Now, in nanoseconds since boot: the clock of the kernel program.
-fn boot_clock_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

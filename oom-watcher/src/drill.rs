@@ -11,10 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
-
 use crate::{
-    attach,
+    attach, clock,
     config::Config,
     decode::{OomKill, Record},
     kernel::{
@@ -120,7 +118,7 @@ async fn run_drill(config: &Config, timeout: Duration) -> Result<(), DrillError>
                     if let Ok(Record::Kill(kill)) = decoder.decode(bytes)
                         && kill.victim.tgid.unwrap_or(kill.victim.pid) == pid
                     {
-                        report = Some((kill, boot_ns()));
+                        report = Some((kill, clock::boot_ns()));
                     }
                 })
                 .await?;
@@ -146,11 +144,6 @@ fn print(kill: &OomKill, seen_ns: u64, attached: Duration) {
         latency.as_secs_f64() * 1e3,
         attached.as_millis()
     );
-}
-
-fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.unsigned_abs())
 }
 
 /// The drill's cgroup; removed when dropped.

@@ -87,6 +87,13 @@ pub struct EnrichedPod {
     /// Memory that the container is limited to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// Memory that the pod requests as a whole (`spec.resources`), which its containers share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_memory_request_bytes: Option<u64>,
+    /// Memory that the pod is limited to as a whole (`spec.resources`): where the container has no limit of its own, the one that
+    /// it can run into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_memory_limit_bytes: Option<u64>,
     /// Node that the pod is bound to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,

@@ -113,12 +113,19 @@ pub(crate) fn check_page(families: &[&Family], page: &str, constant: &str) {
     let mut seen = std::collections::BTreeSet::new();
     for sample in page.lines().filter(|line| !line.starts_with('#')) {
         let (name, labels) = sample.split_once(['{', ' ']).unwrap();
-        let family = families.iter().find(|family| family.exported_name() == name);
+        let of_histogram = ["_sum", "_count", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        let is = |family: &&&Family, name| family.exported_name() == name;
+        let histogram = families.iter().find(|family| of_histogram.is_some_and(|name| is(family, name)));
+        let family = histogram.or_else(|| families.iter().find(|family| is(family, name)));
         let family = family.unwrap_or_else(|| panic!("{name} is not declared"));
+        let name = family.exported_name();
+        // The bound of a bucket is a matter of the format.
+        let labels =
+            labels.split_once(',').filter(|(first, _)| first.starts_with("le=")).map_or(labels, |(_, rest)| rest);
         let shown: Vec<&str> = labels.split("=\"").map(|text| text.rsplit(['"', ',']).next().unwrap()).collect();
         assert_eq!(shown[..shown.len() - 1], *family.labels, "{sample}");
         assert!(constant.is_empty() || family.labels.contains(&constant), "{name}");
-        seen.insert(name.to_owned());
+        seen.insert(name);
     }
     let declared = families.iter().map(|family| family.exported_name()).filter(|name| name != "oom_watcher_build_info");
     assert_eq!(seen, declared.collect());

@@ -15,12 +15,14 @@ pub mod audit;
 pub mod cgroup;
 pub mod check;
 pub mod cli;
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod decode;
 #[cfg(feature = "docs")]
 pub mod docs;
 pub mod drill;
+pub mod end;
 pub mod enrichment;
 pub mod escape;
 pub mod exposition;

@@ -4,7 +4,7 @@ use oom_watcher_common::counter;
 
 use crate::{
     audit::{self, Audit},
-    decode::OomKill,
+    decode::{self, OomKill},
     kernel::pin::Predecessor,
     state::Account,
 };
@@ -16,11 +16,13 @@ pub struct Past {
     counters_id: u32,
     handed_over_ns: u64,
     predecessors: Vec<Predecessor>,
+    /// What watchers before have taken of the ring buffer of the newest predecessor.
+    predecessor_taken: Option<u64>,
 }
 
 impl std::fmt::Debug for Past {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { started_ns, counters_id, handed_over_ns, predecessors: _ } = self;
+        let Self { started_ns, counters_id, handed_over_ns, predecessors: _, predecessor_taken: _ } = self;
         f.debug_struct("Past")
             .field("started_ns", started_ns)
             .field("counters_id", counters_id)
@@ -69,9 +71,25 @@ impl Past {
         }
     }
 
-    /// What watchers with other programs left; given once.
-    pub fn predecessors(&mut self) -> Vec<Predecessor> {
-        std::mem::take(&mut self.predecessors)
+    /// Hands over each record that watchers with other programs left; once.
+    pub fn drain_predecessors(&mut self, mut take: impl FnMut(&[u8])) {
+        let mut predecessors = std::mem::take(&mut self.predecessors);
+        predecessors.sort_by_key(Predecessor::counters_id);
+        for mut predecessor in predecessors {
+            let mut left = 0;
+            predecessor.drain(|bytes| {
+                left += u64::from(decode::may_be_kill(bytes));
+                take(bytes);
+            });
+            let written = predecessor.counters().read()[counter::KILLS_SENT as usize];
+            self.predecessor_taken = Some(written.saturating_sub(left));
+        }
+    }
+
+    /// Records of the hooks that [`Self::account`] is of, taken by watchers before; `own` is what they have taken of this
+    /// watcher's own ring buffer.
+    pub fn taken(&self, own: u64) -> u64 {
+        self.predecessor_taken.unwrap_or(own)
     }
 
     /// The predecessor's record of this is the one that counts. Incidents of both have different names, so their ends do no

@@ -9,33 +9,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::SignedDuration;
 use oom_watcher_common::counter;
-use rustix::time::{ClockId, clock_gettime};
-use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tokio::task::{JoinError, JoinSet};
+use tracing::{debug, error, warn};
 
 use crate::{
     assemble::{self, NodeNames},
     attribute::{Attributed, Outcome, Resolver},
     audit::{self, Audit},
     cgroup::{Node, identify},
+    clock,
     decode::{self, Decoder, MemcgFigures, Record},
+    end::{self, End},
     health::Health,
     incident::{Assembler, Member},
     kernel::{
         memory,
-        pin::Predecessor,
         reader::{BATCH_MAX, Reader},
     },
-    names::{ContainerName, Names},
     past::Past,
     scope::{self, Decision, PageCounters},
-    sinks::{
-        Sinks,
-        metrics::{ContainerLabels, KillMetrics},
-    },
-    state::{Account, Gap, StateFile},
+    sinks::{Sinks, metrics::KillMetrics},
+    state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, Stage, Telemetry},
 };
 
@@ -47,7 +42,10 @@ const TICK: Duration = Duration::from_secs(10);
 const STARTED_TICK: u64 = 2;
 
 /// How often the end looks again for what was killed meanwhile. Beyond it kills come faster than they can be taken.
-const LAST_LOOKS: u32 = 16;
+const LAST_LOOKS: usize = 16;
+
+/// Looks at the ring buffer that a start takes to find it at rest, at most. Each is a few microseconds, in which a kill is rare.
+const BACKLOG_LOOKS_MAX: usize = 1000;
 
 /// What the pipeline is made of.
 #[derive(Debug)]
@@ -58,8 +56,6 @@ pub struct Pipeline {
     pub names: NodeNames,
     /// Where this node begins in the cgroup tree.
     pub node: Node,
-    /// Names of containers, for the series that exist before any kill.
-    pub containers: Names,
     /// Path → who it was.
     pub resolver: Arc<Resolver>,
     /// Kills whose names are being looked for; [`crate::attribute::PENDING_MAX`] at most.
@@ -78,12 +74,14 @@ pub struct Pipeline {
     pub audit: Option<Audit>,
     /// What the next watcher will find, where that is wanted.
     pub state: Option<StateFile>,
-    /// What is known of the kills since the watcher before; taken once the ring buffer has been read.
-    pub gap: Option<Gap>,
     /// The incident whose group kill is already in the account.
     pub audited_incident: u64,
     /// What is known of the time before the start.
     pub past: Past,
+    /// What the watcher before left in the state file, to be compared with what it left in the ring buffer.
+    pub unsettled: Option<Unsettled>,
+    /// Kills that were taken out of this watcher's ring buffer, by it and by those before.
+    pub taken: u64,
     /// What the first kill of the newest incident said of the memory.
     pub first: Option<FirstKill>,
     /// How often the tick came.
@@ -118,7 +116,8 @@ pub enum Ended {
 }
 
 impl Pipeline {
-    /// Runs until `shutdown` resolves or standard output is closed; then reports what is still there.
+    /// Runs until `shutdown` resolves or standard output is closed; then reports what is still there, closes the sinks and writes
+    /// the state file.
     ///
     /// Fails when the ring buffer cannot be awaited any more: without it nothing can be seen.
     pub async fn run(
@@ -126,12 +125,13 @@ impl Pipeline {
         mut reader: Reader,
         counters: impl Fn() -> KernelCounters,
         shutdown: impl Future<Output = ()>,
-    ) -> std::io::Result<(Ended, Sinks)> {
+    ) -> std::io::Result<(Ended, End)> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
-        let mut records: Vec<Record> = Vec::new();
-        self.take_over(&mut reader, &counters);
+        let mut intake = Intake::default();
+        self.take_predecessors();
+        self.take_backlog(&mut reader, &counters).await;
         let ended = loop {
             let deadline = self.assembler.deadline();
             let state_due = self.state.as_ref().and_then(StateFile::due);
@@ -139,7 +139,7 @@ impl Pipeline {
                 biased;
                 () = &mut shutdown => break Ended::Shutdown,
                 () = self.sinks.reader_gone() => break Ended::ReaderGone,
-                read = reader.batch(|bytes| decode(&self.decoder, &self.telemetry, bytes, &mut records)) => {
+                read = reader.batch(|bytes| intake.add(&self.decoder, &self.telemetry, bytes)) => {
                     read?;
                 }
                 () = until(deadline) => {
@@ -150,56 +150,55 @@ impl Pipeline {
                 Some(found) = self.waiting.join_next() => self.found(found),
                 _ = tick.tick() => self.tick(&counters),
             }
-            self.take(&mut records);
+            self.take(&mut intake);
             self.health.reader_beat(Instant::now());
         };
-        let account = self.end(&mut reader, &counters).await;
-        if let (Some(state), Some(account)) = (self.state.take(), account) {
-            state.close(account).await;
-        }
-        Ok((ended, self.sinks))
+        let end = End::begin(Instant::now());
+        self.close(reader, &counters, end).await;
+        Ok((ended, end))
     }
 
-    /// Reports all that is there, and what comes while names are searched; how far the counts were then.
-    async fn end(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
-        self.drain(reader);
-        let members = self.assembler.close();
-        self.attribute_all(members);
+    /// Reports all that is there, and what comes while names are searched. What is written to the ring buffer after that is in
+    /// the account.
+    async fn close(mut self, mut reader: Reader, counters: &impl Fn() -> KernelCounters, end: End) {
+        self.drain(&mut reader);
         // Each search ends by itself, at its deadline.
         while let Some(found) = self.waiting.join_next().await {
             self.found(found);
         }
         self.resolver.end_searches();
-        let mut account = None;
         for _ in 0..LAST_LOOKS {
-            account = self.state_account(counters);
-            // What was in the counts was in the ring buffer before them; so with nothing there they are of what is told.
-            if self.drain(reader) == 0 {
+            if self.drain(&mut reader) == 0 {
                 break;
             }
-            let members = self.assembler.close();
-            self.attribute_all(members);
         }
-        account
+        let untold = self.sinks.close(end::left(end.of_sinks())).await;
+        if let Some(state) = self.state.take()
+            && let Some(account) = account(&self.names.boot, &self.past, counters, self.taken, untold)
+        {
+            state.close(account, end.of_state()).await;
+        }
     }
 
-    /// Takes all that is in the ring buffer now; how many kills there were.
-    fn drain(&mut self, reader: &mut Reader) -> u64 {
-        let (mut records, mut kills) = (Vec::new(), 0);
+    /// Takes all that is in the ring buffer now, to the end of its incidents; how many records there were.
+    fn drain(&mut self, reader: &mut Reader) -> usize {
+        let (mut intake, mut drained) = (Intake::default(), 0);
         loop {
-            let count = reader.take(BATCH_MAX, |bytes| {
-                kills += u64::from(decode::may_be_kill(bytes));
-                decode(&self.decoder, &self.telemetry, bytes, &mut records);
-            });
-            self.take(&mut records);
+            let count = reader.take(BATCH_MAX, |bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+            self.take(&mut intake);
+            drained += count;
             if count < BATCH_MAX {
-                return kills;
+                break;
             }
         }
+        let members = self.assembler.close();
+        self.attribute_all(members);
+        drained
     }
 
-    fn take(&mut self, records: &mut Vec<Record>) {
-        for record in records.drain(..) {
+    fn take(&mut self, intake: &mut Intake) {
+        self.taken += std::mem::take(&mut intake.kills);
+        for record in intake.records.drain(..) {
             match record {
                 Record::Kill(kill) if self.past.is_predecessors(&kill) => self.assembler.learn(kill),
                 other => self.take_one(other),
@@ -261,20 +260,21 @@ impl Pipeline {
         }
     }
 
-    fn found(&mut self, found: Result<Waiting, tokio::task::JoinError>) {
+    fn found(&mut self, found: Result<Waiting, JoinError>) {
         match found {
             Ok(kill) => self.report(&kill),
-            Err(error) => {
-                self.telemetry.count_lost(Stage::Attribute, 1);
-                error!(error = &error as &dyn std::error::Error, "A search for names was lost, and its kill with it");
-            }
+            // A bug, and as any other of the agent its end: the next one's account has the kill.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
     fn report(&mut self, kill: &Waiting) {
-        self.telemetry.count_attribution(kill.who.attribution.result, kill.who.attribution.source);
+        let recovered = self.past.is_recovered(&kill.member.kill);
+        let attribution = kill.who.attribution;
+        let after = Duration::from_nanos(clock::boot_ns().saturating_sub(kill.member.kill.time_ns));
+        self.telemetry.count_attribution(attribution.result, attribution.source, (!recovered).then_some(after));
         self.telemetry.count_passed(Stage::Attribute);
-        if self.past.is_recovered(&kill.member.kill) {
+        if recovered {
             self.telemetry.count_recovered();
         }
         let report = assemble::report(&self.names, &kill.member, kill.decision.clone(), kill.who.clone());
@@ -285,56 +285,47 @@ impl Pipeline {
         }
     }
 
-    /// The ring buffer was found empty a moment ago, so the kills that the kernel has counted by now are reported, but for
-    /// those that wait for something: then the file waits with them.
     fn write_state(&mut self, counters: &impl Fn() -> KernelCounters) {
-        if !self.waiting.is_empty() || self.assembler.deadline().is_some() {
-            self.state.iter_mut().for_each(|state| state.postpone(Instant::now()));
-            return;
-        }
-        let Some(account) = self.state_account(counters) else { return };
-        if let Some(state) = &mut self.state {
+        let untold = (self.assembler.held() + self.waiting.len()) as u64 + self.sinks.untold();
+        let account = account(&self.names.boot, &self.past, counters, self.taken, untold);
+        if let (Some(state), Some(account)) = (&mut self.state, account) {
             state.write(account, Instant::now());
         }
     }
 
-    fn state_account(&self, counters: &impl Fn() -> KernelCounters) -> Option<Account> {
-        // Without the kernel's count, which has been said at the start, there is no state file.
-        let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
-        Some(Account::new(&self.names.boot, kernel, self.past.counters_id(), &counters()))
-    }
-
-    /// Reports what hooks recorded before this watcher reads, and says how many kills nobody tells.
-    fn take_over(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) {
-        let recorded = |counters: &KernelCounters| counters[counter::KILLS_SENT as usize];
-        let mut read = Vec::new();
-        for mut predecessor in self.past.predecessors() {
-            let taken = self.take_predecessor(&mut predecessor);
-            read.push((predecessor.counters_id(), recorded(&predecessor.counters().read()), taken));
-        }
-        let taken = self.drain(reader);
-        read.push((self.past.counters_id(), recorded(&counters()), taken));
-        let Some(gap) = self.gap.take() else { return };
-        let of_gap = read.into_iter().find(|(counters_id, ..)| *counters_id == gap.counters_id);
-        let kills = of_gap.map_or(gap.unseen, |(_, recorded, taken)| gap.untold(recorded, taken));
-        self.telemetry.set_unwatched_kills(kills);
-        info!(kills, "Kills since the watcher before, not reported");
-    }
-
-    /// Reports what a predecessor left; how many kills that were.
-    fn take_predecessor(&mut self, predecessor: &mut Predecessor) -> u64 {
-        let (mut records, mut kills) = (Vec::new(), 0);
-        predecessor.drain(|bytes| {
-            kills += u64::from(decode::may_be_kill(bytes));
-            decode(&self.decoder, &self.telemetry, bytes, &mut records);
-        });
-        for record in records {
+    /// Reports what predecessors left.
+    fn take_predecessors(&mut self) {
+        let mut intake = Intake::default();
+        self.past.drain_predecessors(|bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+        for record in intake.records {
             match record {
                 Record::Kill(kill) if !self.past.is_predecessors(&kill) => self.assembler.learn(kill),
                 other => self.take_one(other),
             }
         }
-        kills
+    }
+
+    /// Reads what is in the ring buffer at the start, and so learns what watchers before have taken of it: what the hooks have
+    /// written less what is left.
+    async fn take_backlog(&mut self, reader: &mut Reader, counters: &impl Fn() -> KernelCounters) {
+        let written = || counters()[counter::KILLS_SENT as usize];
+        let mut intake = Intake::default();
+        for look in 1.. {
+            let before = written();
+            let read = reader.take(BATCH_MAX, |bytes| intake.add(&self.decoder, &self.telemetry, bytes));
+            // Both figures are of one moment if nothing was written meanwhile.
+            let at_rest = read < BATCH_MAX && written() == before;
+            self.take(&mut intake);
+            if at_rest || look == BACKLOG_LOOKS_MAX {
+                let taken_before = before.saturating_sub(self.taken);
+                self.taken += taken_before;
+                if let Some(unsettled) = self.unsettled.take() {
+                    unsettled.settle(self.past.taken(taken_before), &self.telemetry);
+                }
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The kernel's own count has the first victim of a group kill twice.
@@ -351,26 +342,13 @@ impl Pipeline {
         }
     }
 
-    /// Series of live containers exist before their first kill, and go some time after the container.
-    fn follow_containers(&mut self) {
-        let changes = self.containers.take_changes();
-        let labels = |name: &ContainerName| ContainerLabels::new(&name.namespace, &name.pod, &name.container);
-        for name in &changes.added {
-            self.metrics.ensure_zero(labels(name));
-        }
-        let now = Instant::now();
-        for name in &changes.gone {
-            self.metrics.retire(&labels(name), now);
-        }
-    }
-
     fn tick(&mut self, counters: &impl Fn() -> KernelCounters) {
         self.ticks += 1;
         if self.ticks == STARTED_TICK {
             memory::give_back();
         }
-        self.follow_containers();
-        self.metrics.expire(Instant::now());
+        // Also when nobody scrapes.
+        self.metrics.catch_up(Instant::now());
         let Some(audit) = &mut self.audit else { return };
         match audit::kernel_kills(Path::new("/proc")) {
             Ok(kernel) => {
@@ -386,21 +364,46 @@ impl Pipeline {
     }
 }
 
-fn decode(decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8], records: &mut Vec<Record>) {
-    // The clock may have been set since the last record, however long ago that was.
-    let decoder = Decoder { boot_to_wall: boot_to_wall(), ..*decoder };
-    match decoder.decode(bytes) {
-        Ok(record) => {
-            if matches!(record, Record::Kill(_)) {
-                telemetry.count_passed(Stage::Decode);
+/// What was read of a ring buffer and not taken in yet.
+#[derive(Default)]
+struct Intake {
+    records: Vec<Record>,
+    /// Records of kills, understood or not.
+    kills: u64,
+}
+
+impl Intake {
+    fn add(&mut self, decoder: &Decoder, telemetry: &Telemetry, bytes: &[u8]) {
+        let may_be_kill = u64::from(decode::may_be_kill(bytes));
+        self.kills += may_be_kill;
+        // The clock may have been set since the last record, however long ago that was.
+        let decoder = Decoder { boot_to_wall: clock::boot_to_wall(), ..*decoder };
+        match decoder.decode(bytes) {
+            Ok(record) => {
+                if matches!(record, Record::Kill(_)) {
+                    telemetry.count_passed(Stage::Decode);
+                }
+                self.records.push(record);
             }
-            records.push(record);
-        }
-        Err(error) => {
-            telemetry.count_lost(Stage::Decode, u64::from(decode::may_be_kill(bytes)));
-            error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
+            Err(error) => {
+                telemetry.count_lost(Stage::Decode, may_be_kill);
+                error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
+            }
         }
     }
+}
+
+/// The account of now. Without the kernel's count, which has been said at the start, there is none.
+fn account(
+    boot: &str,
+    past: &Past,
+    counters: &impl Fn() -> KernelCounters,
+    taken: u64,
+    untold: u64,
+) -> Option<Account> {
+    // The kernel counts before the hooks do: a kill in between is counted twice by the next watcher, rather than not at all.
+    let kernel = audit::kernel_kills(Path::new("/proc")).ok()?;
+    Some(Account::new(boot, kernel, past.counters_id(), &counters()).with_records(taken, untold))
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -408,13 +411,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Wall clock minus the clock since boot.
-pub fn boot_to_wall() -> SignedDuration {
-    let now = |clock| {
-        let time = clock_gettime(clock);
-        SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    now(ClockId::Realtime) - now(ClockId::Boottime)
 }

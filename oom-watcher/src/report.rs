@@ -20,6 +20,10 @@ pub struct OomReport {
     /// When the kernel marked the victim.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub time: Timestamp,
+    /// The same in nanoseconds since boot: the order of kills, whatever becomes of the wall clock. Not outward: it means nothing
+    /// to another boot.
+    #[serde(skip)]
+    pub boot_time_ns: u64,
     /// Name of the node that this agent watches (`NODE_NAME`, else the host name).
     pub node: String,
     /// The process that was killed.
@@ -345,8 +349,6 @@ pub enum AttributionSource {
     Cri,
     /// A file that the runtime keeps about the container.
     RuntimeFile,
-    /// The Kubernetes API.
-    Api,
 }
 
 /// How far the victim was attributed, and by whom.

@@ -4,10 +4,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
@@ -18,6 +19,7 @@ use crate::{
     attach::{self, Hooks},
     attribute::{Resolver, Sources},
     audit::{self, Audit},
+    clock,
     config::{Config, NamesConfig, Seccomp},
     decode::Decoder,
     enrichment::Enrichment,
@@ -37,17 +39,13 @@ use crate::{
     oom_score::{self, OomScoreError},
     own_node,
     past::Past,
-    pipeline::{Pipeline, boot_to_wall},
+    pipeline::Pipeline,
     privileges::{self, PrivilegesError},
     seccomp::{self, SeccompError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
-    state::{Account, Gap, StateFile},
-    telemetry::{KernelCounters, NamesState, Stage, Telemetry, events::StateNotRead},
+    state::{Account, StateFile, Unsettled},
+    telemetry::{KernelCounters, NamesState, Stage, Telemetry},
 };
-
-/// How long the sinks may take at the end for what is queued, and then the server for its last answers. The chart gives 10 seconds
-/// in all (`terminationGracePeriodSeconds`); four may be gone for names, and one for the state file.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why the watcher could not run, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -101,16 +99,22 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .enable_time()
         .build()
         .map_err(RunError::start("start the runtime"))?;
-    let outcome = runtime.block_on(watch(config));
-    // A write that is stuck on a disk is not waited for.
+    run_on(runtime, watch(config))
+}
+
+/// The runtime's threads for blocking work are left to the end of the process: one may be stuck on a disk.
+fn run_on<T>(runtime: Runtime, task: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(task);
     runtime.shutdown_background();
-    outcome
+    result
 }
 
 async fn watch(config: &Config) -> Result<(), RunError> {
     let telemetry = Arc::new(Telemetry::new());
     let health = Arc::new(Health::new(Instant::now()));
-    let metrics = Arc::new(KillMetrics::new(&config.metrics, Arc::clone(&telemetry)));
+    let containers = Names::new(Limits::default());
+    let metrics = KillMetrics::new(&config.metrics, Arc::clone(&telemetry)).following(containers.clone());
+    let metrics = Arc::new(metrics);
     // The port first: a watcher that cannot be scraped says so before it touches the kernel.
     let listener = http::bind(config.metrics.address, config.metrics.port).map_err(RunError::Bind)?;
     let address = listener.local_addr().map_err(RunError::start("name the listening address"))?;
@@ -131,7 +135,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let stdout = StdoutSink::start(config.output, Arc::clone(&telemetry))
         .map_err(RunError::start("write to standard output"))?;
     let kubernetes = kubernetes.map(|prepared| prepared.start(publish_to(&metrics, &stdout)));
-    let (containers, resolver) = start_names(&config.names, &health, &telemetry);
+    let resolver = start_names(&config.names, &containers, &health, &telemetry);
     // Before it is said that it watches: whoever reads that may ask it to stop.
     let asked = asked_to_stop()?;
     info!(%address, node = config.node_name, "Watching for OOM kills");
@@ -140,15 +144,15 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let names = NodeNames { node: config.node_name.clone(), boot: boot_id() };
     let audit = open_audit(&counters, &telemetry);
     let now = audit.map(|audit| past.account(&names.boot, &audit));
-    let (state, gap) = open_state(config.state_dir.as_deref(), now, &telemetry).unzip();
+    let (state, unsettled) = open_state(config.state_dir.as_deref(), now, &telemetry).unzip();
     let pipeline = Pipeline {
         decoder: decoder(&plan),
         state,
-        gap: gap.flatten(),
         past,
+        unsettled: unsettled.flatten(),
+        taken: 0,
         names,
         node,
-        containers: containers.clone(),
         resolver,
         waiting: JoinSet::new(),
         sinks: Sinks::new(Arc::clone(&metrics), stdout, Arc::clone(&telemetry)).with_kubernetes(kubernetes),
@@ -162,13 +166,13 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         ticks: 0,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
-    let (ended, sinks) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
+    let (ended, end) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
+    // Not before the account was written: what the hooks have seen until then is in it.
     drop(programs);
     info!(?ended, "Ending");
-    sinks.close(CLOSE_DEADLINE).await;
     // The server's end has no news: an error of it was one of its start, which would have been seen.
     let _ = stop.send(true);
-    let _ = tokio::time::timeout(CLOSE_DEADLINE, server).await;
+    let _ = tokio::time::timeout_at(end.of_all().into(), server).await;
     Ok(())
 }
 
@@ -188,7 +192,7 @@ pub fn decoder(plan: &Plan) -> Decoder {
         // Not known: the error bound is then that of the largest machine that the kernel program sums for.
         possible_cpus: plan.possible_cpus.unwrap_or(oom_watcher_common::record::CPUS_MAX),
         swap_is_separate: plan.swap_counter == Some(SwapCounter::Swap),
-        boot_to_wall: boot_to_wall(),
+        boot_to_wall: clock::boot_to_wall(),
     }
 }
 
@@ -212,14 +216,13 @@ fn announce_hooks(hooks: &[HookStatus], telemetry: &Telemetry) {
     }
 }
 
-/// The index of names, what feeds it, and what searches where it knows nothing.
-fn start_names(config: &NamesConfig, health: &Arc<Health>, telemetry: &Telemetry) -> (Names, Arc<Resolver>) {
-    let containers = Names::new(Limits::default());
+/// What feeds the index of names, and what searches where it knows nothing.
+fn start_names(config: &NamesConfig, containers: &Names, health: &Arc<Health>, telemetry: &Telemetry) -> Arc<Resolver> {
     let scanner = Arc::new(Scanner::new(config.container_log_dir.clone(), containers.clone()));
     let names_health = follow_names(&scanner, health);
     let resolver = Resolver::new(scanner, sources(config));
-    telemetry.set_names(names_state(&containers, names_health, &resolver));
-    (containers, resolver)
+    telemetry.set_names(names_state(containers, names_health, &resolver));
+    resolver
 }
 
 /// Follows the directory of links for as long as the runtime lives.
@@ -230,6 +233,7 @@ fn follow_names(scanner: &Arc<Scanner>, health: &Arc<Health>) -> tokio::sync::wa
     tokio::spawn(async move {
         // An error means that the feed is gone, with the runtime.
         if first.wait_for(|state| state.filled).await.is_ok() {
+            // From now on each scrape shows every container that was there at the start: it asks the index.
             health.set_names_known();
         }
     });
@@ -286,21 +290,15 @@ fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
     }
 }
 
-/// The state file, and what it tells of the time before.
+/// The state file, and what the watcher before left in it.
 fn open_state(
     dir: Option<&Path>,
     now: Option<Account>,
     telemetry: &Arc<Telemetry>,
-) -> Option<(StateFile, Option<Gap>)> {
+) -> Option<(StateFile, Option<Unsettled>)> {
     let (file, now) = (StateFile::new(dir?, Arc::clone(telemetry)), now?);
-    let Some(before) = file.read() else { return Some((file, None)) };
-    match now.gap_since(&before) {
-        Ok(gap) => Some((file, Some(gap))),
-        Err(error) => {
-            StateNotRead { error: &error }.emit(telemetry);
-            Some((file, None))
-        }
-    }
+    let before = file.read();
+    Some((file, before.map(|before| Unsettled { before, now })))
 }
 
 /// Before any other thread exists: each would keep the capabilities that it was started with.
@@ -355,4 +353,74 @@ pub fn asked_to_stop() -> Result<impl Future<Output = ()>, RunError> {
 async fn until_set(mut flag: tokio::sync::watch::Receiver<bool>) {
     // An error means that the sender is gone, which is an end too.
     let _ = flag.wait_for(|set| *set).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::symlink,
+        sync::{
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::config::MetricsConfig;
+
+    /// Samples of containers of a node whose directory of links has so many, at the moment when it is ready.
+    fn containers_when_ready(zero_series: bool, containers: usize) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        for pod in 0..containers {
+            let (id, target) = (format!("{pod:064x}"), format!("/var/log/pods/shop_cart-{pod}_uid-{pod}/app/0.log"));
+            symlink(target, dir.path().join(format!("cart-{pod}_shop_app-{id}.log"))).unwrap();
+        }
+        let config =
+            MetricsConfig { address: None, port: 0, zero_series, max_series: 5000, series_retention: Duration::ZERO };
+        let (telemetry, names) = (Arc::new(Telemetry::new()), Names::new(Limits::default()));
+        let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)).following(names.clone()));
+        let health = Arc::new(Health::new(Instant::now()));
+        health.set_attached(true);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            follow_names(&Arc::new(Scanner::new(dir.path(), names)), &health);
+            while !health.not_ready_because(Instant::now()).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        });
+        let page = Exposition::new("worker-1", metrics, telemetry).render().unwrap();
+        page.lines().filter(|line| line.starts_with("oom_kills_total{")).map(Into::into).collect()
+    }
+
+    #[test]
+    fn who_is_ready_shows_each_container_at_zero() {
+        let samples = containers_when_ready(true, 300);
+        assert_eq!(samples.len(), 301, "and those in no container: {samples:#?}");
+        assert!(samples.iter().all(|sample| sample.ends_with(" 0")), "{samples:#?}");
+    }
+
+    #[test]
+    fn without_zero_series_there_is_none() {
+        assert_eq!(containers_when_ready(false, 300), Vec::<String>::new());
+    }
+
+    /// A write to a disk that is stuck, say.
+    #[test]
+    fn the_end_waits_for_no_thread_that_is_stuck() {
+        static GAVE_UP: AtomicBool = AtomicBool::new(false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (release, released) = mpsc::channel::<()>();
+        let (started, is_started) = tokio::sync::oneshot::channel();
+        run_on(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                started.send(()).unwrap();
+                let error = released.recv_timeout(Duration::from_mins(1)).unwrap_err();
+                GAVE_UP.store(error == mpsc::RecvTimeoutError::Timeout, Ordering::Release);
+            });
+            is_started.await.unwrap();
+        });
+        assert!(!GAVE_UP.load(Ordering::Acquire), "it was waited for");
+        drop(release);
+    }
 }

@@ -1,8 +1,9 @@
-//! The state file: how far the kernel's count of kills was when the last kill was reported, for the next watcher.
+//! The state file: how far the kernel's count of kills was, and how far they were told, for the next watcher.
 //!
-//! Without it the kills between two watchers are silent: the kernel counts them, and nobody knows from where to count. It is
-//! written a moment after a kill and at the end, never while nothing happens, and by a thread that may be stuck on a disk
-//! without anybody waiting for it. It is renamed into place, so a reader finds the old or the new one. It is not forced to
+//! Without it the kills between two watchers are silent: the kernel counts them, and nobody knows from where to count. So are
+//! those that a watcher had read and not yet told when it was killed: they waited for the end of their incident, for their
+//! names, or for somebody to read standard output. It is written a moment after a kill and at the end, never while nothing
+//! happens, and by a thread that may be stuck on a disk without anybody waiting for it. It is renamed into place, so a reader finds the old or the new one. It is not forced to
 //! the disk: what it says holds for one boot only, and the page cache outlives the process.
 
 use std::{
@@ -28,13 +29,11 @@ use crate::{
     },
 };
 
-/// From a kill to its place in the file: a burst is one write, not thousands. Killed with SIGKILL within it, a watcher leaves
-/// kills of which nobody knows whether it has reported them, and the next one counts them as unwatched.
+/// From a kill to its place in the file, and from one look at what is not told yet to the next: a burst is one write, not
+/// thousands. Killed with SIGKILL within it, a watcher leaves kills that it has told, and the next one counts them as unwatched.
 pub const SETTLE: Duration = Duration::from_millis(250);
 /// The file is some hundred bytes; more is not ours.
 const BYTES_MAX: u64 = 4096;
-/// How long the last write may take.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Of the file's form.
 const VERSION: u32 = 1;
 
@@ -102,55 +101,74 @@ pub struct Account {
     pub counters_id: u32,
     /// Kills that the hooks have seen and that the kernel counts.
     pub kills_seen: u64,
-    /// Kills that the hooks have put into the ring buffer. None: the file is of a watcher that did not keep it.
-    #[serde(default)]
-    pub kills_recorded: Option<u64>,
+    /// What became of the records of kills that these hooks have written. A version of the watcher that did not know of it may
+    /// have written the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<Records>,
 }
 
-/// What is known of the kills since the watcher before kept its account, before what hooks have recorded is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of the records of kills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// Written into the ring buffer.
+    pub written: u64,
+    /// Of those, taken out of it by a watcher.
+    pub taken: u64,
+    /// Of those, neither told on standard output nor counted as lost by that watcher: it was not done with them.
+    pub untold: u64,
+}
+
+/// Kills between two watchers that nobody told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
-    /// Kills that no hook saw, as the kernel counts them.
-    pub unseen: u64,
-    /// Whose hooks the next figure is of.
-    pub counters_id: u32,
-    /// Kills that these had recorded by then. None: it is not known, or nobody can have taken a record of theirs since.
-    pub recorded: Option<u64>,
-}
-
-impl Gap {
-    /// Kills that are told by nobody, once what was to be read has been: of `recorded` kills in all `taken` were read now, so
-    /// the others since the account were taken by a watcher that died before it kept the next. It may have told of them.
-    pub fn untold(&self, recorded: u64, taken: u64) -> u64 {
-        let by_the_dead = self.recorded.map_or(0, |before| recorded.saturating_sub(before).saturating_sub(taken));
-        self.unseen + by_the_dead
-    }
+    /// No hook saw them. As the kernel counts: the first victim of a group kill twice.
+    pub unwatched: u64,
+    /// The watcher before had them, or their records went with its ring buffer, and it did not come to tell of them.
+    pub untold: u64,
 }
 
 impl Account {
-    /// The account of now.
+    /// The account of now, before anything was taken.
     pub fn new(boot_id: &str, kernel_kills: u64, counters_id: u32, counters: &KernelCounters) -> Self {
+        let written = counters[counter::KILLS_SENT as usize];
         Self {
             version: VERSION,
             boot_id: boot_id.to_owned(),
             kernel_kills,
             counters_id,
             kills_seen: audit::seen(counters),
-            kills_recorded: Some(counters[counter::KILLS_SENT as usize]),
+            records: Some(Records { written, taken: 0, untold: 0 }),
         }
     }
 
-    /// What became of the kills since `before`.
+    /// With what became of the records.
+    #[must_use]
+    pub fn with_records(mut self, taken: u64, untold: u64) -> Self {
+        self.records = self.records.map(|records| Records { taken, untold, ..records });
+        self
+    }
+
+    /// Kills since `before` that nobody told. This is the account of a start: its records are those of hooks that were there
+    /// before, as far as watchers before have taken them.
     pub fn gap_since(&self, before: &Self) -> Result<Gap, StateError> {
-        let unseen = self.unseen_since(before)?;
-        let same = self.boot_id == before.boot_id && self.counters_id == before.counters_id;
-        let recorded = before.kills_recorded.filter(|_| same);
-        Ok(Gap { unseen, counters_id: self.counters_id, recorded })
+        Ok(Gap { unwatched: self.unwatched_since(before)?, untold: self.untold_since(before) })
+    }
+
+    fn untold_since(&self, before: &Self) -> u64 {
+        let Some(left) = before.records else { return 0 };
+        let same_hooks = self.boot_id == before.boot_id && self.counters_id == before.counters_id;
+        let taken_in_the_end = match self.records {
+            // What is still in the ring buffer will be told.
+            Some(records) if same_hooks => records.taken,
+            // It is gone with its hooks. What they wrote after `before` is among the kills that no hook saw.
+            _ => left.written,
+        };
+        taken_in_the_end.saturating_sub(left.taken) + left.untold
     }
 
     /// Kills since `before` that no hook saw, as the kernel counts them: the first victim of a group kill twice. Both begin at
     /// zero with each boot.
-    fn unseen_since(&self, before: &Self) -> Result<u64, StateError> {
+    fn unwatched_since(&self, before: &Self) -> Result<u64, StateError> {
         if self.boot_id != before.boot_id {
             return Ok(self.kernel_kills.saturating_sub(self.kills_seen));
         }
@@ -164,6 +182,30 @@ impl Account {
             Ordering::Less => return Err(StateError::OtherHooks),
         };
         Ok(counted.saturating_sub(self.kills_seen.saturating_sub(seen_before)))
+    }
+}
+
+/// What the watcher before left, and the account of now without what it left in the ring buffer.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// What it left.
+    pub before: Account,
+    /// The account of the start.
+    pub now: Account,
+}
+
+impl Unsettled {
+    /// Says how many kills nobody told. `taken`: records of the hooks that `now` is of, taken by watchers before.
+    pub fn settle(self, taken: u64, telemetry: &Telemetry) {
+        let Self { before, now } = self;
+        let rebooted = before.boot_id != now.boot_id;
+        match now.with_records(taken, 0).gap_since(&before) {
+            Ok(Gap { unwatched, untold }) => {
+                telemetry.set_unwatched_kills(unwatched + untold);
+                tracing::info!(unwatched, untold, rebooted, "Kills since the watcher before, not reported");
+            }
+            Err(error) => StateNotRead { error: &error }.emit(telemetry),
+        }
     }
 }
 
@@ -201,11 +243,6 @@ impl StateFile {
         self.due.get_or_insert(now + SETTLE);
     }
 
-    /// Not all kills are reported yet.
-    pub fn postpone(&mut self, now: Instant) {
-        self.due = Some(now + SETTLE);
-    }
-
     /// The kernel's count has changed since the file was written.
     pub fn differs(&self, kernel_kills: u64) -> bool {
         self.written.as_ref().is_none_or(|written| written.kernel_kills != kernel_kills)
@@ -216,14 +253,15 @@ impl StateFile {
         self.due
     }
 
-    /// Starts to write, beside the pipeline. While a write is stuck, the next waits.
+    /// Starts to write, beside the pipeline. While a write is stuck, the next waits; while a kill is not told yet, there will be
+    /// another.
     pub fn write(&mut self, account: Account, now: Instant) {
-        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
-            self.due = Some(now + SETTLE);
-            return;
+        let stuck = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
+        let unsettled = account.records.is_some_and(|records| records.untold > 0);
+        self.due = (stuck || unsettled).then_some(now + SETTLE);
+        if !stuck && self.written.as_ref() != Some(&account) {
+            self.start(account);
         }
-        self.due = None;
-        self.start(account);
     }
 
     fn start(&mut self, account: Account) {
@@ -236,8 +274,8 @@ impl StateFile {
         }));
     }
 
-    /// Writes for the last time; a disk that is stuck is not waited for.
-    pub async fn close(mut self, account: Account) {
+    /// Writes for the last time; a disk that is stuck is not waited for any longer.
+    pub async fn close(mut self, account: Account, deadline: Instant) {
         let written = async {
             if let Some(writing) = self.writing.take() {
                 // An error is a panic of the write, which has told of itself.
@@ -248,7 +286,7 @@ impl StateFile {
                 let _ = writing.await;
             }
         };
-        if tokio::time::timeout(CLOSE_DEADLINE, written).await.is_err() {
+        if tokio::time::timeout_at(deadline.into(), written).await.is_err() {
             tracing::warn!("The state file could not be written in time: the next watcher counts from an older one");
         }
     }

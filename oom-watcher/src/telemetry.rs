@@ -3,6 +3,7 @@
 //! Every series of a closed set exists at zero from the start, so that the first loss is seen by `rate()`. Counting never
 //! blocks; nothing here knows what an event means. Log lines that belong to a count are in [`events`].
 
+mod attribution;
 mod continuity;
 pub mod events;
 mod families;
@@ -28,10 +29,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, info::Info},
 };
 
-use crate::{
-    exposition::{self, Family},
-    report::{AttributionResult, AttributionSource},
-};
+use crate::exposition::{self, Family};
 
 /// The kernel program's counters, summed over the CPUs; indices are those of [`oom_watcher_common::counter`].
 pub type KernelCounters = [u64; counter::COUNT as usize];
@@ -86,7 +84,7 @@ pub struct Telemetry {
     kills_before_start: OnceLock<u64>,
     /// At most one per hook and method: a closed set of the kernel stage.
     hooks: Mutex<BTreeMap<(&'static str, &'static str), bool>>,
-    attributions: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    attribution: attribution::AttributionCounters,
     continuity: continuity::ContinuityCounters,
     kubernetes: kubernetes::KubernetesCounters,
     kernel_counters: OnceLock<Box<dyn Fn() -> KernelCounters + Send + Sync>>,
@@ -102,9 +100,7 @@ impl fmt::Debug for Telemetry {
 impl Telemetry {
     /// Everything at zero.
     pub fn new() -> Self {
-        let telemetry = Self::default();
-        telemetry.attributions().extend(families::possible_attributions().map(|labels| (labels, 0)));
-        telemetry
+        Self::default()
     }
 
     /// An event left `stage` for the next one. [`Stage::RingBuffer`] is counted by the kernel program alone.
@@ -132,11 +128,6 @@ impl Telemetry {
     /// A hook of the plan is attached by `method`, or is not.
     pub fn set_hook(&self, hook: &'static str, method: &'static str, attached: bool) {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner).insert((hook, method), attached);
-    }
-
-    /// A victim was attributed that far, by that source.
-    pub fn count_attribution(&self, result: AttributionResult, source: AttributionSource) {
-        *self.attributions().entry(families::attribution_labels(result, source)).or_default() += 1;
     }
 
     /// The kernel has counted `total` kills since the start that no hook reported. A smaller figure than before is
@@ -173,10 +164,6 @@ impl Telemetry {
     /// A client was turned away; returns how many were for that reason so far.
     pub(crate) fn count_http_rejection(&self, reason: HttpRejection) -> u64 {
         self.http_rejected[reason as usize].fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    fn attributions(&self) -> std::sync::MutexGuard<'_, BTreeMap<(&'static str, &'static str), u64>> {
-        self.attributions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kernel(&self) -> KernelCounters {
@@ -222,14 +209,6 @@ impl Telemetry {
         plain_counter(&families::MISSED_KILLS, page, self.missed_kills.load(Ordering::Relaxed))?;
         let mut family = families::KILLS_BEFORE_START.describe(page)?;
         self.kills_before_start.get().map_or(Ok(()), |kills| family.encode_gauge(kills))
-    }
-
-    fn encode_attributions(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut family = families::ATTRIBUTIONS.describe(page)?;
-        for ((result, source), count) in &*self.attributions() {
-            exposition::counter(&mut family, &[("result", *result), ("source", *source)], *count)?;
-        }
-        Ok(())
     }
 
     fn encode_limits(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {

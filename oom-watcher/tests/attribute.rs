@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use oom_watcher::attribute::{Attributed, DEADLINE, Outcome, PENDING_MAX, Pending, Resolver, Sources};
 use oom_watcher::cgroup::{Identity, Node, identify};
 use oom_watcher::names::{Feed, Limits, Names, Scanner};
-use oom_watcher::report::AttributionResult::{Full, Host, Id, Pod};
+use oom_watcher::report::AttributionResult::{Foreign, Full, Host, Id, Pod};
 use oom_watcher::report::AttributionSource::{
     Bundle, Index, Path as PathOnly, PodDirectory, Rescan, RuntimeFile, Sibling,
 };
@@ -162,9 +162,10 @@ mod from_memory {
         check(&who, Host, PathOnly, "none");
         let container = who.container.unwrap();
         assert_eq!((container.id, container.runtime.as_deref(), container.name), (id(7), Some("docker"), None));
-        for other in [Identity::Root, Identity::Other, Identity::Kubepods, Identity::Foreign] {
+        for other in [Identity::Root, Identity::Other, Identity::Kubepods] {
             assert_eq!(fixture.done(&other), Attributed { attribution: who.attribution, ..Attributed::default() });
         }
+        check(&fixture.done(&Identity::Foreign), Foreign, PathOnly, "none");
     }
 
     #[tokio::test]
@@ -237,6 +238,15 @@ mod later {
         let who = fixture.pending(&in_pod(2)).finish().await;
         check(&who, Pod, Sibling, "shop/web-0/-#-");
         assert_eq!(who.kubernetes.unwrap().container_id, Some(id(2)));
+    }
+
+    /// A process of the pod that is in none of its containers: the first link names all that can be known.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_link_of_a_pod_names_who_is_in_no_container() {
+        let fixture = Fixture::new();
+        let pending = fixture.pending(&identity(&format!("/kubepods/burstable/pod{UID}")));
+        fixture.link("app", 1, 0);
+        check(&pending.finish().await, Pod, Rescan, "shop/web-0/-#-");
     }
 
     #[tokio::test(start_paused = true)]

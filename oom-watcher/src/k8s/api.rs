@@ -100,9 +100,14 @@ impl Api {
         Ok(Self { client, config, health: Health::new(limits), timeout: limits.request, telemetry })
     }
 
-    /// When the API may be asked again: `now` or later.
-    pub(super) fn ready_at(&self, now: Instant) -> Instant {
-        self.health.ready_at(now)
+    /// When the API may be asked about pods again: `now` or later.
+    pub(super) fn ready_to_read(&self, now: Instant) -> Instant {
+        self.health.ready_at(ApiVerb::Get, now)
+    }
+
+    /// When the API may be told of Events again: `now` or later.
+    pub(super) fn ready_to_write(&self, now: Instant) -> Instant {
+        self.health.ready_at(ApiVerb::Create, now)
     }
 
     /// The pod of that name, as the server's cache has it.

@@ -22,8 +22,8 @@ use crate::{
 const ACTION: &str = "OOMKill";
 /// Who says so.
 const CONTROLLER: &str = "oom-watcher";
-/// Longest name in a note, in characters of at most 4 bytes: two of them and the figures stay below the 1,024 bytes that
-/// the API takes.
+/// Longest name of a process in a note, in characters of at most 4 bytes: two of them, a container's name (63 bytes where it is
+/// one) and the figures stay below the 1,024 bytes that the API takes.
 const NAME_MAX: usize = 60;
 /// What Kubernetes takes for the name of a reporting instance, in bytes.
 const INSTANCE_MAX: usize = 128;
@@ -58,10 +58,13 @@ pub(super) struct Draft {
     pub(super) note: String,
     pub(super) node: String,
     pub(super) time: jiff::Timestamp,
+    /// The same in nanoseconds since boot.
+    pub(super) boot_time_ns: u64,
 }
 
 impl Draft {
-    /// None: nobody knows the pod's name.
+    /// None: nobody knows the pod's name. The field path needs what only the API knows: whether the container is one of the
+    /// pod's ordinary ones, an init or an ephemeral one.
     pub(super) fn new(report: &OomReport, pod: Option<&Arc<Pod>>) -> Option<Self> {
         let victim = report.kubernetes.as_ref()?;
         let name = match (pod, &victim.namespace, &victim.pod) {
@@ -71,16 +74,16 @@ impl Draft {
         };
         let known = pod.and_then(|pod| pod.container(victim.container.as_deref(), victim.container_id.as_deref()));
         let container = known.map(|known| known.name.as_str()).or(victim.container.as_deref());
-        let kind = known.map_or(ContainerKind::Container, |known| known.kind);
         Some(Self {
             pod: name,
             pod_uid: victim.pod_uid.clone(),
             container: container.or(victim.container_id.as_deref()).unwrap_or_default().to_owned(),
             reason: reason_of(report),
-            field_path: container.map(|name| field_path(kind, name)),
-            note: note(report),
+            field_path: known.map(|known| field_path(known.kind, &known.name)),
+            note: note(report, container),
             node: report.node.clone(),
             time: report.time,
+            boot_time_ns: report.boot_time_ns,
         })
     }
 
@@ -150,14 +153,17 @@ fn reason_of(report: &OomReport) -> &'static str {
 }
 
 /// What a person is told, in less than 1,024 bytes and without any character that a terminal could act on.
-fn note(report: &OomReport) -> String {
+fn note(report: &OomReport, container: Option<&str>) -> String {
     let (victim, incident) = (&report.victim, &report.incident);
     let pid = victim.tgid.unwrap_or(victim.pid);
     let mut note = match &victim.comm {
-        Some(comm) => format!("{} (pid {pid}) was killed: ", escaped_within(comm, NAME_MAX)),
-        None => format!("pid {pid} was killed: "),
+        Some(comm) => format!("{} (pid {pid})", escaped_within(comm, NAME_MAX)),
+        None => format!("pid {pid}"),
     };
-    note.push_str(&what_ran_out(incident));
+    if let Some(container) = container {
+        let _ = write!(note, " in container {}", escaped_within(container, NAME_MAX));
+    }
+    let _ = write!(note, " was killed: {}", what_ran_out(incident));
     if let Some(parts) = breakdown(report.memory.as_ref(), victim) {
         let _ = write!(note, ": {parts}");
     }

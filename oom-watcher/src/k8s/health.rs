@@ -1,4 +1,8 @@
 //! Whether the API answers: when to ask again after a failure, and one log line per change.
+//!
+//! A question that is not answered in time, or by an error of the server's, says something about questions of its kind: pods
+//! that are slow to read hold up no Event. What is said by the API as a whole (nobody there, too many requests, credentials not
+//! accepted) pauses both kinds.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -15,38 +19,44 @@ use crate::telemetry::{ApiOutcome, ApiVerb};
 pub(super) struct Health {
     /// Per verb: one may be forbidden while another works.
     troubles: [Option<ApiOutcome>; ApiVerb::ALL.len()],
+    reads: Pause,
+    writes: Pause,
+    limits: Limits,
+}
+
+/// Of requests of one kind.
+#[derive(Debug, Default)]
+struct Pause {
     failures: u32,
     resume_at: Option<Instant>,
-    limits: Limits,
 }
 
 impl Health {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { troubles: [None; ApiVerb::ALL.len()], failures: 0, resume_at: None, limits }
+        let troubles = [None; ApiVerb::ALL.len()];
+        Self { troubles, reads: Pause::default(), writes: Pause::default(), limits }
     }
 
-    /// When the API may be asked again: `now` or later.
-    pub(super) fn ready_at(&self, now: Instant) -> Instant {
-        self.resume_at.map_or(now, |resume| resume.max(now))
+    /// When the API may be asked such a thing again: `now` or later.
+    pub(super) fn ready_at(&self, verb: ApiVerb, now: Instant) -> Instant {
+        let pause = if verb.is_write() { &self.writes } else { &self.reads };
+        pause.resume_at.map_or(now, |resume| resume.max(now))
     }
 
     /// Takes note of an answer. `retry_after`: how long the API asks to be left alone.
     pub(super) fn note(&mut self, verb: ApiVerb, outcome: ApiOutcome, retry_after: Option<Duration>, now: Instant) {
+        let (own, other) =
+            if verb.is_write() { (&mut self.writes, &mut self.reads) } else { (&mut self.reads, &mut self.writes) };
         if outcome.is_transient() {
-            let asked = retry_after.map(|pause| pause.min(self.limits.retry_after_max));
-            let pause = asked.unwrap_or_default().max(jittered(self.backoff()));
-            self.failures = self.failures.saturating_add(1);
-            self.resume_at = Some(now + pause);
+            let asked = retry_after.map(|pause| pause.min(self.limits.retry_after_max)).unwrap_or_default();
+            own.lengthen(asked, &self.limits, now);
+            if outcome.is_of_the_whole_api() {
+                other.resume_at = other.resume_at.max(own.resume_at);
+            }
         } else {
-            self.failures = 0;
-            self.resume_at = None;
+            *own = Pause::default();
         }
         self.tell(verb, outcome);
-    }
-
-    fn backoff(&self) -> Duration {
-        let doubled = self.limits.backoff_min.saturating_mul(1 << self.failures.min(16));
-        doubled.min(self.limits.backoff_max)
     }
 
     fn tell(&mut self, verb: ApiVerb, outcome: ApiOutcome) {
@@ -69,6 +79,14 @@ impl Health {
     }
 }
 
+impl Pause {
+    fn lengthen(&mut self, asked: Duration, limits: &Limits, now: Instant) {
+        let doubled = limits.backoff_min.saturating_mul(1 << self.failures.min(16)).min(limits.backoff_max);
+        self.failures = self.failures.saturating_add(1);
+        self.resume_at = Some(now + asked.max(jittered(doubled)));
+    }
+}
+
 /// Between a half and the whole of `pause`, so that the agents of a cluster do not come back all at once.
 fn jittered(pause: Duration) -> Duration {
     // The standard library's hasher is seeded at random; more randomness than that is not needed.
@@ -85,8 +103,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_pause(health: &Health, now: Instant, least: u64, most: u64) {
-        let pause = health.ready_at(now) - now;
+    fn check_pause(health: &Health, verb: ApiVerb, now: Instant, least: u64, most: u64) {
+        let pause = health.ready_at(verb, now) - now;
         assert!(pause >= Duration::from_millis(least) && pause <= Duration::from_millis(most), "{pause:?}");
     }
 
@@ -94,15 +112,35 @@ mod tests {
     fn pauses_double_to_the_limit_and_end_with_an_answer() {
         let now = Instant::now();
         let mut health = Health::new(limits());
-        check_pause(&health, now, 0, 0);
+        check_pause(&health, ApiVerb::Get, now, 0, 0);
         for most in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
             health.note(ApiVerb::Get, ApiOutcome::ServerError, None, now);
-            check_pause(&health, now, most / 2, most);
+            check_pause(&health, ApiVerb::List, now, most / 2, most);
         }
-        health.note(ApiVerb::Create, ApiOutcome::NotFound, None, now);
-        check_pause(&health, now, 0, 0);
+        health.note(ApiVerb::Get, ApiOutcome::NotFound, None, now);
+        check_pause(&health, ApiVerb::Get, now, 0, 0);
         health.note(ApiVerb::Get, ApiOutcome::Timeout, None, now);
-        check_pause(&health, now, 500, 1_000);
+        check_pause(&health, ApiVerb::Get, now, 500, 1_000);
+    }
+
+    #[test]
+    fn slow_reads_hold_up_no_writes_but_an_api_that_is_away_does() {
+        let now = Instant::now();
+        for outcome in [ApiOutcome::Timeout, ApiOutcome::ServerError] {
+            let mut health = Health::new(limits());
+            health.note(ApiVerb::Get, outcome, None, now);
+            check_pause(&health, ApiVerb::Get, now, 500, 1_000);
+            check_pause(&health, ApiVerb::Create, now, 0, 0);
+        }
+        for outcome in [ApiOutcome::Unreachable, ApiOutcome::Throttled, ApiOutcome::Unauthorized] {
+            let mut health = Health::new(limits());
+            health.note(ApiVerb::Patch, outcome, None, now);
+            check_pause(&health, ApiVerb::Get, now, 500, 1_000);
+            check_pause(&health, ApiVerb::Create, now, 500, 1_000);
+            health.note(ApiVerb::Create, ApiOutcome::Ok, None, now);
+            check_pause(&health, ApiVerb::Create, now, 0, 0);
+            check_pause(&health, ApiVerb::Get, now, 500, 1_000);
+        }
     }
 
     #[test]
@@ -110,11 +148,11 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new(limits());
         health.note(ApiVerb::Get, ApiOutcome::Throttled, Some(Duration::from_secs(7)), now);
-        check_pause(&health, now, 7_000, 7_000);
+        check_pause(&health, ApiVerb::Get, now, 7_000, 7_000);
         health.note(ApiVerb::Get, ApiOutcome::Throttled, Some(Duration::from_hours(24)), now);
-        check_pause(&health, now, 300_000, 300_000);
+        check_pause(&health, ApiVerb::Get, now, 300_000, 300_000);
         health.note(ApiVerb::Get, ApiOutcome::Throttled, Some(Duration::ZERO), now);
-        check_pause(&health, now, 2_000, 4_000);
+        check_pause(&health, ApiVerb::Get, now, 2_000, 4_000);
     }
 
     #[test]
@@ -122,6 +160,6 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new(limits());
         health.note(ApiVerb::Create, ApiOutcome::Forbidden, None, now);
-        check_pause(&health, now, 0, 0);
+        check_pause(&health, ApiVerb::Create, now, 0, 0);
     }
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 /// How much, how often, how long. The default is what the agent runs with; tests wait for less.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Kills that wait for the API at most (4 KiB each).
-    pub(super) queue: usize,
+    /// Places for kills that are handed over, each of 4 KiB and for the victims of one incident in one container: what comes
+    /// during one request, which takes 2 s at most. A loop of 50 kills a second takes 100 places, 100 cgroups in the same
+    /// second 100 more, a group kill of 1,000 processes one. There are as many for kills whose pod is yet to be asked for; of
+    /// 40 pods the answer comes in time (`lookup_burst`, and one a second for `patience`).
+    pub(super) queue: u32,
     /// The whole of one request: connection, answer, body.
     pub(super) request: Duration,
     /// Pods that are asked for at once…
@@ -15,6 +18,8 @@ pub(super) struct Limits {
     pub(super) lookup_every: Duration,
     /// A kill that is older than this is not enriched any more.
     pub(super) patience: Duration,
+    /// How long the Event of a kill waits for what the API knows of its pod.
+    pub(super) pod_patience: Duration,
     /// How long an answer about a pod stands, and the answer that pods may not be listed.
     pub(super) found_for: Duration,
     /// How long the answer stands that there is no such pod.
@@ -52,6 +57,7 @@ impl Default for Limits {
             lookup_burst: 10,
             lookup_every: seconds(1),
             patience: seconds(30),
+            pod_patience: seconds(1),
             found_for: seconds(600),
             missing_for: seconds(30),
             list_every: seconds(30),

@@ -26,7 +26,7 @@ pub(super) enum Missing {
     Recreated,
     /// The API refused, or answered what nobody understands.
     Failed,
-    /// It was not asked in time.
+    /// It was not asked in time, or too many wait.
     Skipped,
 }
 
@@ -63,43 +63,58 @@ impl Lookup {
         }
     }
 
-    /// The pod of a kill that was reported at `since`. Waits for its turn, but not longer than is of use to anybody.
-    pub(super) async fn find(
-        &mut self,
-        api: &mut Api,
-        victim: &Kubernetes,
-        since: Instant,
-    ) -> Result<Arc<Pod>, Missing> {
-        let uid = &victim.pod_uid;
-        if let Some(answer) = self.answers.get(uid).filter(|answer| answer.until > Instant::now()) {
-            return answer.pod.clone();
+    /// What is known without a request.
+    pub(super) fn known(&self, victim: &Kubernetes, now: Instant) -> Option<Result<Arc<Pod>, Missing>> {
+        if let Some(answer) = self.answers.get(&victim.pod_uid).filter(|answer| answer.until > now) {
+            return Some(answer.pod.clone());
         }
-        let give_up = since + self.limits.patience;
-        let pod = match self.name(api, victim, give_up).await {
-            Ok(name) => self.get(api, &name, uid, give_up).await,
-            Err(missing) => Err(missing),
-        };
-        // Not asked is not an answer.
-        if pod != Err(Missing::Skipped) {
-            self.remember(uid, pod.clone(), Instant::now());
+        match self.name(victim) {
+            Some(Ok(_)) => None,
+            Some(Err(missing)) => Some(Err(missing)),
+            None => (self.list_at > now).then_some(Err(Missing::NotFound)),
         }
-        pod
     }
 
-    /// The name that the report has, else the one that a list of the node's pods gives.
-    async fn name(&mut self, api: &mut Api, victim: &Kubernetes, give_up: Instant) -> Result<PodName, Missing> {
+    /// When a request may be made: `now` or later.
+    pub(super) fn ready_at(&self, api: &Api, now: Instant) -> Instant {
+        api.ready_to_read(now).max(self.rate.ready_at(now))
+    }
+
+    /// From when on nobody needs to know the pod of a kill that was reported at `since`.
+    pub(super) fn give_up_at(&self, since: Instant) -> Instant {
+        since + self.limits.patience
+    }
+
+    /// Makes one request, which is due. None: that was not enough, and there will be another.
+    pub(super) async fn ask(&mut self, api: &mut Api, victim: &Kubernetes) -> Option<Result<Arc<Pod>, Missing>> {
+        let uid = &victim.pod_uid;
+        self.rate.take(Instant::now());
+        let answer = match self.name(victim) {
+            Some(Ok(name)) => self.get(api, &name, uid).await?,
+            Some(Err(missing)) => Err(missing),
+            None => match self.list(api).await {
+                Ok(()) if self.listed.contains_key(uid) => return None,
+                Ok(()) => Err(Missing::NotFound),
+                Err(missing) => Err(missing),
+            },
+        };
+        // Not asked is not an answer.
+        if answer != Err(Missing::Skipped) {
+            self.remember(uid, answer.clone(), Instant::now());
+        }
+        Some(answer)
+    }
+
+    /// The name that the report has, else the one that the last list of the node's pods gave.
+    fn name(&self, victim: &Kubernetes) -> Option<Result<PodName, Missing>> {
         if let (Some(namespace), Some(pod)) = (&victim.namespace, &victim.pod) {
-            return PodName::new(namespace, pod).ok_or(Missing::Failed);
+            return Some(PodName::new(namespace, pod).ok_or(Missing::Failed));
         }
-        if !self.listed.contains_key(&victim.pod_uid) && self.list_at <= Instant::now() {
-            self.list(api, give_up).await?;
-        }
-        self.listed.get(&victim.pod_uid).cloned().ok_or(Missing::NotFound)
+        self.listed.get(&victim.pod_uid).cloned().map(Ok)
     }
 
     /// One attempt: a list costs the server more than anything else here.
-    async fn list(&mut self, api: &mut Api, give_up: Instant) -> Result<(), Missing> {
-        self.turn(api, give_up).await?;
+    async fn list(&mut self, api: &mut Api) -> Result<(), Missing> {
         let list = api.pods_of(&self.node).await;
         let forbidden = list.as_ref().err() == Some(&ApiOutcome::Forbidden);
         let pause = if forbidden { self.limits.found_for } else { self.limits.list_every };
@@ -112,29 +127,15 @@ impl Lookup {
         Ok(())
     }
 
-    async fn get(&mut self, api: &mut Api, name: &PodName, uid: &str, give_up: Instant) -> Result<Arc<Pod>, Missing> {
-        loop {
-            self.turn(api, give_up).await?;
-            match api.pod(&name.namespace, &name.name).await {
-                Ok(pod) if !pod.is(uid) => return Err(Missing::Recreated),
-                Ok(pod) => return pod.reduce(&self.label_keys).map(Arc::new).ok_or(Missing::Failed),
-                Err(ApiOutcome::NotFound) => return Err(Missing::NotFound),
-                Err(outcome) if outcome.is_transient() => {}
-                Err(_) => return Err(Missing::Failed),
-            }
-        }
-    }
-
-    /// Waits until the rate and the API's health allow a request, and takes it from the rate.
-    async fn turn(&mut self, api: &Api, give_up: Instant) -> Result<(), Missing> {
-        let now = Instant::now();
-        let ready = api.ready_at(now).max(self.rate.ready_at(now));
-        if ready > give_up || now > give_up {
-            return Err(Missing::Skipped);
-        }
-        tokio::time::sleep_until(ready.into()).await;
-        self.rate.take(Instant::now());
-        Ok(())
+    /// None: the API is in trouble, and will be asked again.
+    async fn get(&mut self, api: &mut Api, name: &PodName, uid: &str) -> Option<Result<Arc<Pod>, Missing>> {
+        Some(match api.pod(&name.namespace, &name.name).await {
+            Ok(pod) if !pod.is(uid) => Err(Missing::Recreated),
+            Ok(pod) => pod.reduce(&self.label_keys).map(Arc::new).ok_or(Missing::Failed),
+            Err(ApiOutcome::NotFound) => Err(Missing::NotFound),
+            Err(outcome) if outcome.is_transient() => return None,
+            Err(_) => Err(Missing::Failed),
+        })
     }
 
     fn remember(&mut self, uid: &str, pod: Result<Arc<Pod>, Missing>, now: Instant) {

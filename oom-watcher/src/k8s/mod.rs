@@ -13,6 +13,7 @@ mod limits;
 mod lookup;
 mod pod;
 mod quantity;
+mod queue;
 mod series;
 mod worker;
 
@@ -26,20 +27,21 @@ use std::{
 };
 
 pub use api::ClientError;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use self::{
     api::Api,
     limits::Limits,
     lookup::Lookup,
+    queue::{Places, Queue},
     series::Series,
-    worker::{Job, Worker},
+    worker::Worker,
 };
 use crate::{
     config::KubernetesConfig,
     enrichment::Enrichment,
     report::OomReport,
-    telemetry::{PodEventOutcome, Stage, Telemetry, events::KubernetesOverflowed},
+    telemetry::{EnrichmentOutcome, PodEventOutcome, Stage, Telemetry, events::KubernetesOverflowed},
 };
 
 /// The API is asked for, but this process is not told how to reach it.
@@ -54,13 +56,23 @@ pub struct StartError {
 /// Where kills in pods are handed over.
 #[derive(Debug)]
 pub struct Handle {
-    jobs: mpsc::Sender<Job>,
+    queue: Sender,
     task: JoinHandle<()>,
     enrichment: bool,
     events: bool,
     /// Kills in pods that were handed over, also those that found no room.
     delivered: AtomicU64,
     telemetry: Arc<Telemetry>,
+}
+
+/// The end of the queue that kills go in at: the task ends when it is gone.
+#[derive(Debug)]
+struct Sender(Arc<Queue>);
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// A client that has asked nothing yet.
@@ -100,20 +112,24 @@ impl Prepared {
         P: Fn(&Enrichment) + Send + 'static,
     {
         let Self { api, config, node, limits, telemetry } = self;
-        let (jobs, queue) = mpsc::channel(limits.queue);
-        telemetry.set_kubernetes_queue(0, limits.queue);
+        let places = limits.queue as usize;
+        let queue = Arc::new(Queue::new(places));
+        telemetry.set_kubernetes_queue_limit(places);
         let now = Instant::now();
         let worker = Worker {
             api,
             lookup: config.enrichment.then(|| Lookup::new(&node, &config.pod_labels, limits, now)),
+            unknown: Places::new(places),
+            pod_patience: limits.pod_patience,
             series: config.events.then(|| Series::new(limits, Arc::clone(&telemetry), now)),
             publish,
             published: VecDeque::new(),
+            wrote: false,
             telemetry: Arc::clone(&telemetry),
         };
-        let task = tokio::spawn(worker.run(queue));
-        let (enrichment, events) = (config.enrichment, config.events);
-        Handle { jobs, task, enrichment, events, delivered: AtomicU64::new(0), telemetry }
+        let task = tokio::spawn(worker.run(Arc::clone(&queue)));
+        let (enrichment, events, queue) = (config.enrichment, config.events, Sender(queue));
+        Handle { queue, task, enrichment, events, delivered: AtomicU64::new(0), telemetry }
     }
 }
 
@@ -124,25 +140,28 @@ impl Handle {
             return;
         }
         self.delivered.fetch_add(1, Ordering::Relaxed);
-        let job = Job { report: report.clone(), since: Instant::now() };
-        if self.jobs.try_send(job).is_err() {
+        if !self.queue.0.push(report, Instant::now()) {
             KubernetesOverflowed { enrichment: self.enrichment, events: self.events }.emit(&self.telemetry);
         }
-        let queued = self.jobs.max_capacity() - self.jobs.capacity();
-        self.telemetry.set_kubernetes_queue(queued, self.jobs.max_capacity());
+        self.telemetry.set_kubernetes_queue(self.queue.0.taken());
     }
 
-    /// Waits at most `deadline` for the Events that are not written yet; what is not is counted as lost.
+    /// Waits at most `deadline` for what is not asked and told yet; what is not by then is counted.
     pub async fn close(self, deadline: Duration) {
-        let Self { jobs, mut task, events, delivered, telemetry, .. } = self;
-        drop(jobs);
+        let Self { queue, mut task, enrichment, events, delivered, telemetry } = self;
+        drop(queue);
         if tokio::time::timeout(deadline, &mut task).await.is_err() {
             task.abort();
             // Cancelled, which is what was asked.
             let _ = task.await;
         }
+        let delivered = delivered.into_inner();
+        if enrichment {
+            let unasked = delivered.saturating_sub(telemetry.enriched());
+            telemetry.count_enrichment(EnrichmentOutcome::Skipped, unasked);
+        }
         let settled = telemetry.passed(Stage::SinkEvent) + telemetry.lost(Stage::SinkEvent);
-        let abandoned = delivered.into_inner().saturating_sub(settled);
+        let abandoned = delivered.saturating_sub(settled);
         if events && abandoned > 0 {
             telemetry.count_pod_event(PodEventOutcome::Abandoned, abandoned);
             tracing::warn!(kills = abandoned, "The last kills have no Event");

@@ -62,6 +62,9 @@ struct OwnerReference {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     node_name: Option<String>,
+    /// Of the pod as a whole, beside those of its containers (KEP-2837).
+    #[serde(default)]
+    resources: Resources,
     #[serde(default)]
     containers: Vec<ContainerSpec>,
     #[serde(default)]
@@ -129,7 +132,16 @@ pub(super) struct Pod {
     pub(super) owner: Option<Owner>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) node: Option<String>,
+    /// Of the pod as a whole, where it has any of its own.
+    pub(super) memory: Memory,
     containers: Vec<Container>,
+}
+
+/// Amounts of memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) request: Option<u64>,
+    pub(super) limit: Option<u64>,
 }
 
 /// Namespace and name of a pod.
@@ -145,8 +157,7 @@ pub(super) struct Container {
     pub(super) name: String,
     pub(super) kind: ContainerKind,
     pub(super) image: Option<String>,
-    pub(super) memory_request: Option<u64>,
-    pub(super) memory_limit: Option<u64>,
+    pub(super) memory: Memory,
     /// The ids of it that the API knows: that of now, and that of the one before.
     ids: Vec<String>,
 }
@@ -201,12 +212,16 @@ impl RawPod {
             .flat_map(|(kind, specs, statuses)| specs.into_iter().map(move |spec| container(kind, spec, &statuses)))
             .collect();
         let name = PodName::new(&metadata.namespace, &metadata.name)?;
-        Some(Pod { name, owner, labels, node: spec.node_name, containers })
+        Some(Pod { name, owner, labels, node: spec.node_name, memory: memory(&spec.resources), containers })
     }
 }
 
-fn container(kind: ContainerKind, spec: ContainerSpec, statuses: &[ContainerStatus]) -> Container {
+fn memory(resources: &Resources) -> Memory {
     let amount = |amounts: &Amounts| amounts.memory.as_deref().and_then(quantity::bytes);
+    Memory { request: amount(&resources.requests), limit: amount(&resources.limits) }
+}
+
+fn container(kind: ContainerKind, spec: ContainerSpec, statuses: &[ContainerStatus]) -> Container {
     let known = statuses.iter().filter(|status| status.name == spec.name);
     let ids = known.flat_map(|status| {
         let before = status.last_state.terminated.as_ref().and_then(|state| state.container_id.as_deref());
@@ -216,14 +231,7 @@ fn container(kind: ContainerKind, spec: ContainerSpec, statuses: &[ContainerStat
             .flatten()
             .map(|id| id.split_once("://").map_or(id, |(_, id)| id).to_owned())
     });
-    Container {
-        kind,
-        memory_request: amount(&spec.resources.requests),
-        memory_limit: amount(&spec.resources.limits),
-        ids: ids.collect(),
-        image: spec.image,
-        name: spec.name,
-    }
+    Container { kind, memory: memory(&spec.resources), ids: ids.collect(), image: spec.image, name: spec.name }
 }
 
 /// The controller. A ReplicaSet that a Deployment made is named after it and the hash of its template, so no request and

@@ -14,9 +14,10 @@ use k8s_openapi::api::events::v1::Event;
 use super::{bucket::Bucket, event::Draft, limits::Limits};
 use crate::telemetry::{ApiOutcome, PodEventOutcome, Telemetry};
 
-/// Events that are kept open at most.
+/// Events that are kept open at most: twice the pods of a large node.
 const OPEN_MAX: usize = 1024;
-/// Incidents that are remembered, so that each is told once.
+/// Incidents that are remembered, so that each is told once. The kills of one come within 5 s of each other (a search for
+/// names is the longest wait), in which a loop of 50 a second makes a quarter of this.
 const INCIDENTS_MAX: usize = 1024;
 /// Pods whose rate is remembered.
 const BUCKETS_MAX: usize = 1024;
@@ -58,7 +59,8 @@ struct Open {
     /// Incidents that the API knows of.
     told: u32,
     waiting: Option<Waiting>,
-    last: jiff::Timestamp,
+    /// Of the newest kill: since boot, which orders them, and by the wall clock, which may be set back.
+    last: (u64, jiff::Timestamp),
     written_at: Option<Instant>,
     touched_at: Instant,
     /// What became of the last kills.
@@ -79,10 +81,10 @@ impl Series {
         Self { open: HashMap::new(), incidents: VecDeque::new(), pods: HashMap::new(), agent, limits, telemetry }
     }
 
-    /// Takes in one kill.
-    pub(super) fn add(&mut self, incident: &str, draft: Draft, now: Instant) {
+    /// Takes in the kills of one incident in one container.
+    pub(super) fn add(&mut self, incident: &str, draft: Draft, kills: u64, now: Instant) {
         let key = Key { pod_uid: draft.pod_uid.clone(), container: draft.container.clone(), reason: draft.reason };
-        if self.joins_incident(incident, &key.pod_uid) {
+        if self.joins_incident(incident, &key.pod_uid, kills) {
             return;
         }
         if self.incidents.len() == INCIDENTS_MAX {
@@ -91,14 +93,14 @@ impl Series {
         self.incidents.push_back((incident.to_owned(), key.clone()));
         self.close_idle(&key, now);
         if !self.open.contains_key(&key) && !self.make_room() {
-            self.telemetry.count_pod_event(PodEventOutcome::Overflow, 1);
+            self.telemetry.count_pod_event(PodEventOutcome::Overflow, kills);
             return;
         }
-        let last = draft.time;
+        let last = (draft.boot_time_ns, draft.time);
         let open = self.open.entry(key).or_insert_with(|| Open::new(draft.clone(), now));
         let waiting = open.waiting.get_or_insert(Waiting { incidents: 0, kills: 0, since: now });
         waiting.incidents += 1;
-        waiting.kills += 1;
+        waiting.kills += kills;
         open.last = open.last.max(last);
         open.touched_at = now;
         if open.created.is_none() && waiting.incidents == 1 {
@@ -106,14 +108,14 @@ impl Series {
         }
     }
 
-    /// A further victim of an incident shares the fate of the first one in that pod.
-    fn joins_incident(&mut self, incident: &str, pod_uid: &str) -> bool {
+    /// Further victims of an incident share the fate of the first one in that pod.
+    fn joins_incident(&mut self, incident: &str, pod_uid: &str, kills: u64) -> bool {
         let known = self.incidents.iter().rev().find(|(id, key)| id == incident && key.pod_uid == pod_uid);
         let Some(open) = known.and_then(|(_, key)| self.open.get_mut(key)) else { return false };
         match &mut open.waiting {
-            Some(waiting) => waiting.kills += 1,
-            None if open.outcome.is_told() => drop(self.telemetry.count_pod_event(PodEventOutcome::Covered, 1)),
-            None => drop(self.telemetry.count_pod_event(open.outcome, 1)),
+            Some(waiting) => waiting.kills += kills,
+            None if open.outcome.is_told() => drop(self.telemetry.count_pod_event(PodEventOutcome::Covered, kills)),
+            None => drop(self.telemetry.count_pod_event(open.outcome, kills)),
         }
         true
     }
@@ -188,10 +190,13 @@ impl Series {
         let open = self.open.get(key)?;
         let count = open.told + open.waiting?.incidents;
         Some(match &open.created {
-            Some(name) => {
-                Write::Raise { namespace: open.draft.pod.namespace.clone(), name: name.clone(), count, last: open.last }
-            }
-            None => Write::Create(Box::new(open.draft.event(&open.draft.event_name(), count, open.last))),
+            Some(name) => Write::Raise {
+                namespace: open.draft.pod.namespace.clone(),
+                name: name.clone(),
+                count,
+                last: open.last.1,
+            },
+            None => Write::Create(Box::new(open.draft.event(&open.draft.event_name(), count, open.last.1))),
         })
     }
 
@@ -208,7 +213,7 @@ impl Series {
             // It has expired on the server, or somebody deleted it: the next write creates it again.
             Err(ApiOutcome::NotFound) if open.created.take().is_some() => {
                 open.told = 0;
-                open.draft.time = open.last;
+                open.draft.time = open.last.1;
             }
             Err(outcome) if outcome.is_transient() => {}
             Err(_) => open.settle(PodEventOutcome::Refused, &self.telemetry),
@@ -228,7 +233,7 @@ impl Series {
 
 impl Open {
     fn new(draft: Draft, now: Instant) -> Self {
-        let last = draft.time;
+        let last = (draft.boot_time_ns, draft.time);
         let outcome = PodEventOutcome::Overflow;
         Self { draft, created: None, told: 0, waiting: None, last, written_at: None, touched_at: now, outcome }
     }

@@ -117,6 +117,7 @@ fn kill(incident: usize) -> OomReport {
     report.incident.id = incident.to_string();
     report.incident.victims = 1;
     report.time += jiff::SignedDuration::from_millis(incident as i64);
+    report.boot_time_ns += 1_000_000 * incident as u64;
     report
 }
 

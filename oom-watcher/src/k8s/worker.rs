@@ -1,14 +1,20 @@
 //! The one task that talks to the API: kills in, enrichments and Events out, one request at a time.
+//!
+//! An Event is told what the API knows of its pod if that comes soon, and goes out without it if not: requests for Events go
+//! before those for pods, and a pod that is not known in time holds up nobody's Event.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
-
-use tokio::sync::mpsc;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     api::Api,
     event::Draft,
     lookup::{Lookup, Missing},
     pod::Pod,
+    queue::{Job, Places, Queue},
     series::{Key, Series, Write},
 };
 use crate::{
@@ -20,82 +26,166 @@ use crate::{
 /// Enrichments that are remembered, so that each container of an incident has one.
 const PUBLISHED_MAX: usize = 1024;
 
-/// A kill in a pod.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) report: OomReport,
-    pub(super) since: Instant,
-}
-
 /// The task's own.
 pub(super) struct Worker<P> {
     pub(super) api: Api,
     /// None: pods are not looked up.
     pub(super) lookup: Option<Lookup>,
+    /// Kills whose pod has yet to be asked for.
+    pub(super) unknown: Places,
+    /// How long the Event of a kill waits for its pod.
+    pub(super) pod_patience: Duration,
     /// None: no Event is written.
     pub(super) series: Option<Series>,
     pub(super) publish: P,
     pub(super) published: VecDeque<(String, String)>,
+    /// The last request was for an Event: a pod that is due goes before the next one.
+    pub(super) wrote: bool,
     pub(super) telemetry: Arc<Telemetry>,
 }
 
 impl<P: Fn(&Enrichment) + Send> Worker<P> {
-    /// Runs until nobody sends jobs any more, and then tells what still waits.
-    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// Runs until nobody hands over kills any more, and then tells what still waits.
+    pub(super) async fn run(mut self, queue: Arc<Queue>) {
         loop {
-            let now = Instant::now();
-            let due = self.series.as_ref().and_then(|series| series.next_due(self.api.ready_at(now), now));
+            let closed = queue.is_closed();
+            while let Some(job) = queue.pop() {
+                self.take(job);
+            }
+            self.telemetry.set_kubernetes_queue(queue.taken());
+            if closed {
+                break;
+            }
+            let due = self.next_due(Instant::now());
             tokio::select! {
-                job = jobs.recv() => {
-                    let Some(job) = job else { break };
-                    self.telemetry.set_kubernetes_queue(jobs.len(), jobs.max_capacity());
-                    self.take(&job).await;
-                }
-                () = until(due) => self.write_due().await,
+                () = queue.news() => {}
+                () = until(due) => self.step().await,
             }
         }
-        self.write_all().await;
+        self.finish().await;
     }
 
-    async fn take(&mut self, job: &Job) {
-        let Some(victim) = &job.report.kubernetes else { return };
-        let pod = match &mut self.lookup {
-            Some(lookup) => {
-                let found = lookup.find(&mut self.api, victim, job.since).await;
-                self.enrich(&job.report, victim, found.as_ref());
-                found.ok()
-            }
-            None => None,
-        };
-        let Some(series) = &mut self.series else { return };
-        match Draft::new(&job.report, pod.as_ref()) {
-            Some(draft) => series.add(&job.report.incident.id, draft, Instant::now()),
-            None => drop(self.telemetry.count_pod_event(PodEventOutcome::Unnamed, 1)),
+    fn take(&mut self, mut job: Job) {
+        let Some(victim) = job.victim() else { return };
+        let Some(lookup) = &self.lookup else { return self.draft(&job, None) };
+        if let Some(answer) = lookup.known(victim, Instant::now()) {
+            return self.settle(&job, answer);
+        }
+        // The Event of the kill that it joins has gone out without the pod.
+        if self.unknown.mate(&job.report).is_some_and(|mate| mate.drafted) {
+            self.draft(&job, None);
+        }
+        job.drafted = self.series.is_none();
+        if let Err(job) = self.unknown.push(job) {
+            self.settle(&job, Err(Missing::Skipped));
         }
     }
 
-    fn enrich(&mut self, report: &OomReport, victim: &Kubernetes, found: Result<&Arc<Pod>, &Missing>) {
+    /// When there is something to do; none: never.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        let event = self.series.as_ref().and_then(|series| series.next_due(self.api.ready_to_write(now), now));
+        let waiting = self.unknown.iter().filter(|job| !job.drafted && is_named(job)).map(|job| job.since);
+        let draft = waiting.min().map(|since| since + self.pod_patience);
+        [event, draft, self.lookup_due(now)].into_iter().flatten().min()
+    }
+
+    /// When the next pod may be asked for, or is given up.
+    fn lookup_due(&self, now: Instant) -> Option<Instant> {
+        let (lookup, oldest) = (self.lookup.as_ref()?, self.unknown.front()?);
+        Some(lookup.ready_at(&self.api, now).min(lookup.give_up_at(oldest.since)))
+    }
+
+    /// What is due now, with one request at most.
+    async fn step(&mut self) {
+        let now = Instant::now();
+        let patience = self.pod_patience;
+        // Without a name from the node there can be no Event yet.
+        self.draft_those(|job| is_named(job) && now.duration_since(job.since) >= patience);
+        self.give_up(now);
+        let event = self.series.as_ref().and_then(|series| series.next_due(self.api.ready_to_write(now), now));
+        let event_due = event.is_some_and(|due| due <= now);
+        let pod_due = self.unknown.front().is_some()
+            && self.lookup.as_ref().is_some_and(|lookup| lookup.ready_at(&self.api, now) <= now);
+        self.wrote = event_due && !(pod_due && self.wrote);
+        if self.wrote {
+            self.write_due().await;
+        } else if pod_due {
+            self.look_up().await;
+        }
+    }
+
+    /// The Events of kills whose pod is not known.
+    fn draft_those(&mut self, so: impl Fn(&Job) -> bool) {
+        let Self { unknown, series, telemetry, .. } = self;
+        for job in unknown.iter_mut().filter(|job| !job.drafted && so(job)) {
+            draft(series.as_mut(), telemetry, job, None);
+            job.drafted = true;
+        }
+    }
+
+    /// The kills that no answer would come for while anybody wants it.
+    fn give_up(&mut self, now: Instant) {
+        let Some(lookup) = &self.lookup else { return };
+        let ready = lookup.ready_at(&self.api, now);
+        let too_late = |job: &Job| lookup.give_up_at(job.since) <= ready;
+        for job in self.unknown.take_those(too_late) {
+            self.settle(&job, Err(Missing::Skipped));
+        }
+    }
+
+    /// One request for the pod of the kill that waits for longest; the answer is that of all kills in the pod.
+    async fn look_up(&mut self) {
+        let (Some(lookup), Some(oldest)) = (&mut self.lookup, self.unknown.front()) else { return };
+        let Some(victim) = oldest.victim() else { return };
+        let uid = victim.pod_uid.clone();
+        let Some(answer) = lookup.ask(&mut self.api, victim).await else { return };
+        for job in self.unknown.take_those(|job| job.victim().is_some_and(|victim| victim.pod_uid == uid)) {
+            self.settle(&job, answer.clone());
+        }
+    }
+
+    /// The pod of a kill is known, or is not to be known.
+    fn settle(&mut self, job: &Job, pod: Result<Arc<Pod>, Missing>) {
+        self.enrich(job, pod.as_ref());
+        if !job.drafted {
+            self.draft(job, pod.ok().as_ref());
+        }
+    }
+
+    fn draft(&mut self, job: &Job, pod: Option<&Arc<Pod>>) {
+        draft(self.series.as_mut(), &self.telemetry, job, pod);
+    }
+
+    fn enrich(&mut self, job: &Job, found: Result<&Arc<Pod>, &Missing>) {
+        let Some(victim) = job.victim() else { return };
         let outcome = match found {
             Ok(pod) => {
                 let container = victim.container_id.as_ref().unwrap_or(&victim.pod_uid);
-                let key = (report.incident.id.clone(), container.clone());
-                if self.published.contains(&key) {
-                    EnrichmentOutcome::Covered
-                } else {
-                    if self.published.len() == PUBLISHED_MAX {
-                        self.published.pop_front();
-                    }
-                    self.published.push_back(key);
-                    (self.publish)(&enrichment(report, victim, pod));
-                    EnrichmentOutcome::Published
+                let key = (job.report.incident.id.clone(), container.clone());
+                let mut covered = job.kills;
+                if !self.published.contains(&key) {
+                    covered -= 1;
+                    self.tell(&job.report, victim, pod, key);
                 }
+                self.telemetry.count_enrichment(EnrichmentOutcome::Covered, covered);
+                return;
             }
             Err(Missing::NotFound) => EnrichmentOutcome::NotFound,
             Err(Missing::Recreated) => EnrichmentOutcome::Recreated,
             Err(Missing::Failed) => EnrichmentOutcome::Failed,
             Err(Missing::Skipped) => EnrichmentOutcome::Skipped,
         };
-        self.telemetry.count_enrichment(outcome);
+        self.telemetry.count_enrichment(outcome, job.kills);
+    }
+
+    fn tell(&mut self, report: &OomReport, victim: &Kubernetes, pod: &Pod, key: (String, String)) {
+        if self.published.len() == PUBLISHED_MAX {
+            self.published.pop_front();
+        }
+        self.published.push_back(key);
+        (self.publish)(&enrichment(report, victim, pod));
+        let outcome = if victim.pod.is_some() { EnrichmentOutcome::Published } else { EnrichmentOutcome::Named };
+        self.telemetry.count_enrichment(outcome, 1);
     }
 
     async fn write_due(&mut self) {
@@ -106,12 +196,27 @@ impl<P: Fn(&Enrichment) + Send> Worker<P> {
         }
     }
 
-    /// The end: rates no longer matter, but one failure is enough.
+    /// The end: Events wait for their pod as ever, but none for longer; all of them go before what is only enriched.
+    async fn finish(&mut self) {
+        let end = Instant::now() + self.pod_patience;
+        while self.unknown.iter().any(|job| !job.drafted) && Instant::now() < end {
+            until(self.next_due(Instant::now()).map(|due| due.min(end))).await;
+            self.step().await;
+        }
+        self.draft_those(|_| true);
+        self.write_all().await;
+        while self.unknown.front().is_some() {
+            until(self.next_due(Instant::now())).await;
+            self.step().await;
+        }
+    }
+
+    /// Rates no longer matter, but one failure is enough.
     async fn write_all(&mut self) {
         loop {
             let now = Instant::now();
             let Some((key, write)) = self.series.as_mut().and_then(Series::take_any) else { return };
-            if self.api.ready_at(now) > now {
+            if self.api.ready_to_write(now) > now {
                 return;
             }
             self.write(&key, write).await;
@@ -127,6 +232,19 @@ impl<P: Fn(&Enrichment) + Send> Worker<P> {
             series.written(key, outcome, Instant::now());
         }
     }
+}
+
+fn draft(series: Option<&mut Series>, telemetry: &Telemetry, job: &Job, pod: Option<&Arc<Pod>>) {
+    let Some(series) = series else { return };
+    match Draft::new(&job.report, pod) {
+        Some(draft) => series.add(&job.report.incident.id, draft, job.kills, Instant::now()),
+        None => drop(telemetry.count_pod_event(PodEventOutcome::Unnamed, job.kills)),
+    }
+}
+
+/// Whether the node has told the name of the pod.
+fn is_named(job: &Job) -> bool {
+    job.victim().is_some_and(|victim| victim.namespace.is_some() && victim.pod.is_some())
 }
 
 fn enrichment(report: &OomReport, victim: &Kubernetes, pod: &Pod) -> Enrichment {
@@ -149,8 +267,10 @@ fn enrichment(report: &OomReport, victim: &Kubernetes, pod: &Pod) -> Enrichment 
             owner: pod.owner.clone(),
             labels: pod.labels.clone(),
             image: container.and_then(|container| container.image.clone()),
-            memory_request_bytes: container.and_then(|container| container.memory_request),
-            memory_limit_bytes: container.and_then(|container| container.memory_limit),
+            memory_request_bytes: container.and_then(|container| container.memory.request),
+            memory_limit_bytes: container.and_then(|container| container.memory.limit),
+            pod_memory_request_bytes: pod.memory.request,
+            pod_memory_limit_bytes: pod.memory.limit,
             node: pod.node.clone(),
         },
     }

@@ -1,7 +1,7 @@
 //! The metrics of kills: the families of the outward contract, per container and per node.
 //!
-//! Nothing here knows where names come from; who learns that a container lives or is gone says so. The limit of series,
-//! and what is dropped to keep it, are the table's.
+//! Which containers live is asked of the names at each scrape, so that a page is never behind them. The limit of series, and
+//! what is dropped to keep it, are the table's.
 
 mod families;
 mod labels;
@@ -27,6 +27,7 @@ use crate::{
     config::MetricsConfig,
     enrichment::Enrichment,
     exposition::{self, Family},
+    names::Names,
     report::{AttributionResult, OomReport},
     telemetry::{Stage, Telemetry, events::SeriesRefused},
 };
@@ -35,17 +36,23 @@ use crate::{
 #[derive(Debug)]
 pub struct KillMetrics {
     table: Mutex<Table>,
+    /// Whose changes are read here and nowhere else; none: nobody knows of any container before a kill.
+    names: Option<Names>,
     telemetry: Arc<Telemetry>,
 }
 
 impl KillMetrics {
     /// Empty, but for the zero of processes that are in no container.
     pub fn new(config: &MetricsConfig, telemetry: Arc<Telemetry>) -> Self {
-        let metrics = Self { table: Mutex::new(Table::new(config)), telemetry };
-        if config.zero_series {
-            metrics.ensure_zero(ContainerLabels::host());
-        }
+        let metrics = Self { table: Mutex::new(Table::new(config)), names: None, telemetry };
+        metrics.appear(ContainerLabels::host());
         metrics
+    }
+
+    /// With the containers of these names: [`Self::catch_up`] follows them.
+    #[must_use]
+    pub fn following(self, names: Names) -> Self {
+        Self { names: Some(names), ..self }
     }
 
     /// Counts a kill. Where the limit of series leaves no room for its labels, the node's total still counts it, and
@@ -75,10 +82,28 @@ impl KillMetrics {
         }
     }
 
-    /// A container lives: its counter exists, at zero if nothing was killed in it. Zeros take at most half of the limit
-    /// of series, so that kills find room.
-    pub fn ensure_zero(&self, labels: ContainerLabels) {
-        let outcome = self.table().ensure_zero(labels);
+    /// Takes in which containers came and went, and drops the series of those that are gone for longer than
+    /// `--series-retention`; each scrape does it.
+    pub fn catch_up(&self, now: Instant) {
+        let mut table = self.table();
+        // Under the lock, so that nobody takes in older changes after newer ones.
+        let changes = self.names.as_ref().map(Names::take_changes).unwrap_or_default();
+        let appeared = changes.added.iter().map(|name| table.appear(ContainerLabels::named(name)));
+        let appeared: Vec<Outcome> = appeared.filter(|outcome| outcome.refused > 0).collect();
+        for name in &changes.gone {
+            table.retire(&ContainerLabels::named(name), now);
+        }
+        table.expire(now);
+        drop(table);
+        for outcome in &appeared {
+            self.tell(outcome);
+        }
+    }
+
+    /// A container lives: with `--zero-series` its counter exists, at zero if nothing was killed in it. Zeros take at most half
+    /// of the limit of series, so that kills find room.
+    pub fn appear(&self, labels: ContainerLabels) {
+        let outcome = self.table().appear(labels);
         self.tell(&outcome);
     }
 
@@ -86,11 +111,6 @@ impl KillMetrics {
     /// alive again or a kill needs the room.
     pub fn retire(&self, labels: &ContainerLabels, now: Instant) {
         self.table().retire(labels, now);
-    }
-
-    /// Drops the series of containers that are gone for longer than `--series-retention`; each scrape does it.
-    pub fn expire(&self, now: Instant) {
-        self.table().expire(now);
     }
 
     fn tell(&self, outcome: &Outcome) {
@@ -107,7 +127,7 @@ impl KillMetrics {
 
 impl Collector for KillMetrics {
     fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
-        self.expire(Instant::now());
+        self.catch_up(Instant::now());
         let table = self.table();
         encode_counters(&table, &mut page)?;
         encode_memory(&table, &mut page)?;

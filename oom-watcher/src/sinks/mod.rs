@@ -57,14 +57,19 @@ impl Sinks {
         self.stdout.reader_gone().await;
     }
 
-    /// Waits at most `deadline` for what is queued to be written; what is not is counted as lost.
-    pub async fn close(self, deadline: Duration) {
+    /// Kills whose line is not written yet.
+    pub fn untold(&self) -> u64 {
+        self.stdout.queued()
+    }
+
+    /// Waits at most `deadline` for what is queued to be written; what is not is counted as lost. How many kills have no line.
+    pub async fn close(self, deadline: Duration) -> u64 {
         let end = Instant::now() + deadline;
         if let Some(kubernetes) = self.kubernetes {
             // It may still have lines to write: half of the time is for them.
             kubernetes.close(deadline / 2).await;
         }
         let deadline = end.saturating_duration_since(Instant::now());
-        self.stdout.close(deadline).await;
+        self.stdout.close(deadline).await
     }
 }

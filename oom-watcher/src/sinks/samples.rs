@@ -17,6 +17,7 @@ pub(crate) fn full() -> OomReport {
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: "2026-11-22T17:45:00.123Z".parse().unwrap(),
+        boot_time_ns: 86_400_000_000_000,
         node: "worker-1".to_owned(),
         victim: full_victim(),
         trigger: Trigger {
@@ -143,6 +144,8 @@ pub(crate) fn enrichment() -> Enrichment {
             image: Some("registry.example/shop/cart:4.2".to_owned()),
             memory_request_bytes: Some(256 * MIB),
             memory_limit_bytes: Some(512 * MIB),
+            pod_memory_request_bytes: Some(512 * MIB),
+            pod_memory_limit_bytes: Some(1024 * MIB),
             node: Some("worker-1".to_owned()),
         },
     }
@@ -153,6 +156,7 @@ pub(crate) fn minimal() -> OomReport {
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: "2026-11-22T17:45:00Z".parse().unwrap(),
+        boot_time_ns: 1,
         node: "worker-1".to_owned(),
         victim: Victim { pid: 77, confirmed: true, ..Victim::default() },
         trigger: Trigger { pid: 80, tgid: 79, comm: "stress".to_owned(), cgroup_path: None },

@@ -128,15 +128,22 @@ impl StdoutSink {
         }
     }
 
-    /// Waits at most `deadline` for the queue to be written; what is not is counted as lost.
-    pub async fn close(self, deadline: Duration) {
+    /// Kills whose line waits, or is being written.
+    pub fn queued(&self) -> u64 {
+        self.shared.queued_lines.load(Ordering::Acquire)
+    }
+
+    /// Waits at most `deadline` for the queue to be written; what is not is counted as lost. How many kills that were.
+    pub async fn close(self, deadline: Duration) -> u64 {
         let Self { queue, shared, mut state, .. } = self;
         drop(queue);
         let ended = state.wait_for(|state| *state == State::Ended);
-        if !matches!(tokio::time::timeout(deadline, ended).await, Ok(Ok(_))) {
-            let lines = shared.queued_lines.load(Ordering::Acquire);
-            StdoutAbandoned { lines }.emit(&shared.telemetry);
+        if matches!(tokio::time::timeout(deadline, ended).await, Ok(Ok(_))) {
+            return 0;
         }
+        let lines = shared.queued_lines.load(Ordering::Acquire);
+        StdoutAbandoned { lines }.emit(&shared.telemetry);
+        lines
     }
 
     /// False: there was no room.

@@ -43,6 +43,8 @@ pub fn enrichment_line(enrichment: &Enrichment) -> String {
         pod.image.as_ref().map(|image| format!("image {}", name(image))),
         size("requests", pod.memory_request_bytes),
         size("limit", pod.memory_limit_bytes),
+        size("the pod requests", pod.pod_memory_request_bytes),
+        size("the pod's limit", pod.pod_memory_limit_bytes),
     ];
     for part in parts.into_iter().chain(labels).flatten() {
         line.push_str(", ");

@@ -26,9 +26,15 @@ pub(super) struct ContinuityCounters {
 }
 
 impl Telemetry {
-    /// Kills between the watcher before and this one, that nobody reported. The first figure stands.
+    /// Kills up to this watcher's start that nobody reported. The first figure stands.
     pub fn set_unwatched_kills(&self, kills: u64) {
         self.continuity.unwatched_kills.get_or_init(|| kills);
+    }
+
+    /// The figure, once it is known.
+    #[cfg(test)]
+    pub(crate) fn unwatched_kills(&self) -> Option<u64> {
+        self.continuity.unwatched_kills.get().copied()
     }
 
     /// A kill of the time before the start is reported.

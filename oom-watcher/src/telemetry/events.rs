@@ -165,7 +165,7 @@ pub struct KubernetesOverflowed {
 impl KubernetesOverflowed {
     /// Counts it and says so.
     pub fn emit(self, telemetry: &Telemetry) {
-        let skipped = self.enrichment.then(|| telemetry.count_enrichment(EnrichmentOutcome::Skipped));
+        let skipped = self.enrichment.then(|| telemetry.count_enrichment(EnrichmentOutcome::Skipped, 1));
         let lost = self.events.then(|| telemetry.count_pod_event(PodEventOutcome::Overflow, 1));
         let count = lost.or(skipped).unwrap_or_default();
         if count.is_power_of_two() {

@@ -3,10 +3,7 @@
 use prometheus_client::{metrics::MetricType, registry::Unit};
 
 use super::Stage;
-use crate::{
-    exposition::Family,
-    report::{AttributionResult, AttributionSource},
-};
+use crate::exposition::Family;
 
 /// A value of the label `stage`.
 #[derive(Debug)]
@@ -34,7 +31,7 @@ pub static STAGES: [StageRow; 7] = [
         stage: Stage::Attribute,
         label: "attribute",
         passed: "attributed, by whatever names were found",
-        lost: "never, unless the search for its names broke down",
+        lost: "never: without names a kill goes out with its identifiers",
     },
     StageRow { stage: Stage::Report, label: "report", passed: "handed to the sinks", lost: "never" },
     StageRow {
@@ -72,6 +69,7 @@ pub static FAMILIES: &[&Family] = &[
     &MISSED_KILLS,
     &KILLS_BEFORE_START,
     &ATTRIBUTIONS,
+    &ATTRIBUTION_SECONDS,
     &SERIES_REFUSED,
     &SERIES_EVICTED,
     &HTTP_REJECTED,
@@ -174,9 +172,9 @@ pub(super) static UNWATCHED_KILLS: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "Kills that the kernel counted between the last one that the watcher before reported and the start of this one, \
-     and that nobody reported. The first victim of a group kill counts twice; so may what a watcher told in the last moment \
-     before it was killed.",
+    help: "Kills up to the start of this watcher that nobody told. Those that no hook saw since the watcher before, as the kernel \
+     counts them: the first victim of a group kill twice. And those that it had and did not come to tell: they waited for \
+     their incident's end, for names or for standard output; or told them in the last moment before it was killed.",
     absent: "There is no --state-dir, or this is the first start with it, or its file cannot be used.",
 };
 pub(super) static STATE_ERRORS: Family = counter(
@@ -220,6 +218,15 @@ pub(super) static ATTRIBUTIONS: Family = Family {
     labels: &["result", "source"],
     help: "Victims by how far they were attributed and by which source.",
     absent: "A pair that cannot be.",
+};
+pub(super) static ATTRIBUTION_SECONDS: Family = Family {
+    name: "oom_watcher_attribution",
+    kind: MetricType::Histogram,
+    unit: Some(Unit::Seconds),
+    labels: &["source"],
+    help: "Time from the kill until it was known whom it hit, by the source that said so; with the time that the kill waited for \
+           the end of its incident. Without kills of the time before the start.",
+    absent: "No kill by that source yet.",
 };
 pub(super) static NAMES: Family = Family {
     name: "oom_watcher_names",
@@ -312,8 +319,8 @@ pub(super) static POD_EVENTS: Family = counter(
 pub(super) static ENRICHMENTS: Family = counter(
     "oom_watcher_enrichments",
     &["outcome"],
-    "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. not_found, recreated, \
-     failed, skipped: nothing.",
+    "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. named: a line says it, and it \
+     is the first to name the pod. not_found, recreated, failed, skipped: nothing.",
 );
 pub(super) static LOST_ENRICHMENT_LINES: Family = counter(
     "oom_watcher_lost_enrichment_lines",
@@ -325,7 +332,7 @@ pub(super) static KUBERNETES_QUEUE: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "Kills that wait for the Kubernetes API.",
+    help: "Places taken in the queue for the Kubernetes API. Victims of one incident in one container share a place.",
     absent: NEVER,
 };
 pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
@@ -333,55 +340,6 @@ pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "The most kills that may wait for the Kubernetes API; 0 where it is not used.",
+    help: "Places in the queue for the Kubernetes API; 0 where it is not used.",
     absent: NEVER,
 };
-
-/// The pairs of result and source that exist at zero from the start.
-pub(super) fn possible_attributions() -> impl Iterator<Item = (&'static str, &'static str)> {
-    use AttributionResult::{Foreign, Full, Host, Id, None, Pod};
-    use AttributionSource::{Api, Bundle, Cri, Index, Path, PodDirectory, Rescan, RuntimeFile, Sibling};
-    let pairs = [
-        (Full, Index),
-        (Full, Rescan),
-        (Full, PodDirectory),
-        (Full, Bundle),
-        (Full, Cri),
-        (Full, RuntimeFile),
-        (Full, Api),
-        (Pod, Sibling),
-        (Pod, PodDirectory),
-        (Pod, Bundle),
-        (Pod, Api),
-        (Id, Path),
-        (Host, Path),
-        (Host, RuntimeFile),
-        (Foreign, Path),
-        (None, Path),
-    ];
-    pairs.into_iter().map(|(result, source)| attribution_labels(result, source))
-}
-
-/// The values of the labels `result` and `source`: the same words as in the JSON report.
-pub(super) fn attribution_labels(result: AttributionResult, source: AttributionSource) -> (&'static str, &'static str) {
-    let result = match result {
-        AttributionResult::Full => "full",
-        AttributionResult::Pod => "pod",
-        AttributionResult::Id => "id",
-        AttributionResult::Host => "host",
-        AttributionResult::Foreign => "foreign",
-        AttributionResult::None => "none",
-    };
-    let source = match source {
-        AttributionSource::Path => "path",
-        AttributionSource::Index => "index",
-        AttributionSource::Rescan => "rescan",
-        AttributionSource::Sibling => "sibling",
-        AttributionSource::PodDirectory => "pod_directory",
-        AttributionSource::Bundle => "bundle",
-        AttributionSource::Cri => "cri",
-        AttributionSource::RuntimeFile => "runtime_file",
-        AttributionSource::Api => "api",
-    };
-    (result, source)
-}

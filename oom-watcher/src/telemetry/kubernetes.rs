@@ -28,6 +28,11 @@ impl ApiVerb {
     pub const ALL: [(Self, &str); 4] =
         [(Self::Get, "get"), (Self::List, "list"), (Self::Create, "create"), (Self::Patch, "patch")];
 
+    /// It changes something.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Create | Self::Patch)
+    }
+
     /// The label `verb`, which is the verb of RBAC.
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].1
@@ -82,6 +87,11 @@ impl ApiOutcome {
         matches!(self, Self::Unauthorized | Self::Throttled | Self::ServerError | Self::Timeout | Self::Unreachable)
     }
 
+    /// Of those that are [`Self::is_transient`]: says something about the API, whatever was asked of it.
+    pub fn is_of_the_whole_api(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::Throttled | Self::Unreachable)
+    }
+
     /// The label `outcome`.
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].1
@@ -133,6 +143,8 @@ impl PodEventOutcome {
 pub enum EnrichmentOutcome {
     /// A line says what the API knows.
     Published,
+    /// The same, and the API was the first to know the pod's name.
+    Named,
     /// The line of another victim of the incident in that container says it.
     Covered,
     /// The API has no such pod.
@@ -147,8 +159,9 @@ pub enum EnrichmentOutcome {
 
 impl EnrichmentOutcome {
     /// In the order of their declaration.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Published, "published"),
+        (Self::Named, "named"),
         (Self::Covered, "covered"),
         (Self::NotFound, "not_found"),
         (Self::Recreated, "recreated"),
@@ -184,9 +197,14 @@ impl Telemetry {
         self.kubernetes.pod_events[outcome as usize].fetch_add(kills, Ordering::Relaxed) + kills
     }
 
-    /// A kill in a pod came to that. Returns how many did so far.
-    pub(crate) fn count_enrichment(&self, outcome: EnrichmentOutcome) -> u64 {
-        self.kubernetes.enrichments[outcome as usize].fetch_add(1, Ordering::Relaxed) + 1
+    /// `kills` in pods came to that. Returns how many did so far.
+    pub(crate) fn count_enrichment(&self, outcome: EnrichmentOutcome, kills: u64) -> u64 {
+        self.kubernetes.enrichments[outcome as usize].fetch_add(kills, Ordering::Relaxed) + kills
+    }
+
+    /// How many kills came to anything.
+    pub(crate) fn enriched(&self) -> u64 {
+        self.kubernetes.enrichments.iter().map(|kills| kills.load(Ordering::Relaxed)).sum()
     }
 
     /// The line of an enrichment was not written; returns how many were not so far.
@@ -194,9 +212,13 @@ impl Telemetry {
         self.kubernetes.enrichment_lines_lost.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// At most `limit` kills wait for the API.
-    pub(crate) fn set_kubernetes_queue(&self, queued: usize, limit: usize) {
-        self.kubernetes.queued.store(queued as u64, Ordering::Relaxed);
+    /// So many places of the queue for the API are taken.
+    pub(crate) fn set_kubernetes_queue(&self, taken: usize) {
+        self.kubernetes.queued.store(taken as u64, Ordering::Relaxed);
+    }
+
+    /// The queue for the API has so many places.
+    pub(crate) fn set_kubernetes_queue_limit(&self, limit: usize) {
         self.kubernetes.queue_limit.store(limit as u64, Ordering::Relaxed);
     }
 

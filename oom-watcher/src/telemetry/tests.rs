@@ -5,6 +5,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 use super::*;
 use crate::{
     names::{Problem, Stats, cri::CriStats},
+    report::{AttributionResult, AttributionSource},
     telemetry::events::{
         EnrichmentLineLost, HttpClientRejected, KubernetesOverflowed, SeriesRefused, StdoutAbandoned, StdoutOverflowed,
     },
@@ -110,21 +111,22 @@ oom_watcher_oom_invocations_total{result="no_victim"} 0
 oom_watcher_missed_kills_total 0
 # TYPE oom_watcher_kills_before_start gauge
 # TYPE oom_watcher_attributions counter
-oom_watcher_attributions_total{result="full",source="api"} 0
+oom_watcher_attributions_total{result="foreign",source="path"} 0
 oom_watcher_attributions_total{result="full",source="bundle"} 0
 oom_watcher_attributions_total{result="full",source="cri"} 0
 oom_watcher_attributions_total{result="full",source="index"} 0
 oom_watcher_attributions_total{result="full",source="pod_directory"} 0
 oom_watcher_attributions_total{result="full",source="rescan"} 0
-oom_watcher_attributions_total{result="full",source="runtime_file"} 0
 oom_watcher_attributions_total{result="host",source="path"} 0
 oom_watcher_attributions_total{result="host",source="runtime_file"} 0
 oom_watcher_attributions_total{result="id",source="path"} 0
 oom_watcher_attributions_total{result="none",source="path"} 0
-oom_watcher_attributions_total{result="pod",source="api"} 0
 oom_watcher_attributions_total{result="pod",source="bundle"} 0
 oom_watcher_attributions_total{result="pod",source="pod_directory"} 0
+oom_watcher_attributions_total{result="pod",source="rescan"} 0
 oom_watcher_attributions_total{result="pod",source="sibling"} 0
+# TYPE oom_watcher_attribution_seconds histogram
+# UNIT oom_watcher_attribution_seconds seconds
 # TYPE oom_watcher_series_refused counter
 oom_watcher_series_refused_total 0
 # TYPE oom_watcher_series_evicted counter
@@ -195,8 +197,9 @@ fn what_is_counted_is_shown() {
     assert_eq!(telemetry.count_lost(Stage::Decode, 2), 5);
     telemetry.set_hook("mark_victim", "raw_tp", true);
     telemetry.set_hook("out_of_memory", "fentry", false);
-    telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index);
-    telemetry.count_attribution(AttributionResult::Id, AttributionSource::Api);
+    telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index, Some(Duration::from_millis(4)));
+    telemetry.count_attribution(AttributionResult::Full, AttributionSource::Index, Some(Duration::from_millis(250)));
+    telemetry.count_attribution(AttributionResult::Id, AttributionSource::Path, None);
     telemetry.set_names(names_state);
     telemetry.set_kills_before_start(7);
     telemetry.set_kills_before_start(8);
@@ -216,8 +219,14 @@ fn what_is_counted_is_shown() {
             r#"oom_watcher_lost_events_total{stage="decode"} 5"#,
             r#"oom_watcher_hook_attached{hook="mark_victim",method="raw_tp"} 1"#,
             r#"oom_watcher_hook_attached{hook="out_of_memory",method="fentry"} 0"#,
-            r#"oom_watcher_attributions_total{result="full",source="index"} 1"#,
-            r#"oom_watcher_attributions_total{result="id",source="api"} 1"#,
+            r#"oom_watcher_attributions_total{result="full",source="index"} 2"#,
+            r#"oom_watcher_attributions_total{result="id",source="path"} 1"#,
+            r#"oom_watcher_attribution_seconds_sum{source="index"} 0.254"#,
+            r#"oom_watcher_attribution_seconds_count{source="index"} 2"#,
+            r#"oom_watcher_attribution_seconds_bucket{le="0.001",source="index"} 0"#,
+            r#"oom_watcher_attribution_seconds_bucket{le="0.01",source="index"} 1"#,
+            r#"oom_watcher_attribution_seconds_bucket{le="1.0",source="index"} 2"#,
+            r#"oom_watcher_attribution_seconds_bucket{le="+Inf",source="index"} 2"#,
             r#"oom_watcher_cri_requests_total{result="answered"} 3"#,
             r#"oom_watcher_cri_requests_total{result="failed"} 1"#,
             "oom_watcher_kills_before_start 7",
@@ -364,6 +373,7 @@ fn the_page_is_what_the_families_declare() {
     telemetry.set_names(move || NamesState { index, ..NamesState::default() });
     telemetry.set_unwatched_kills(0);
     telemetry.set_oom_score_adj(0);
+    telemetry.count_attribution(AttributionResult::Host, AttributionSource::Path, Some(Duration::ZERO));
     exposition::check_page(FAMILIES, &page(&std::sync::Arc::new(telemetry)), "");
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use rustix::process::Signal;
 
 use crate::{
@@ -177,27 +178,31 @@ fn the_links_go_and_return() {
 fn the_clock_jumps() {
     let mut agent = Agent::start(&["--node-name=test-node"]);
     let total = r#"oom_kills_per_node_total{node="test-node"}"#;
+    let last = r#"oom_last_timestamp{node="test-node",namespace="",pod="",container=""}"#;
     let mut made = 0;
     for seconds in [0, -86_400, 2 * 86_400, -86_400] {
         set_clock(seconds);
         let killed = kill(2);
         let events = agent.exactly(2);
         assert_eq!(victims(&events), killed, "after {seconds} s");
-        events.iter().for_each(assert_now);
+        for event in &events {
+            let time = event["time"].as_str().expect("an event has a time");
+            assert_now(time.parse().expect("a time"));
+        }
         made += killed.len();
         agent.wait_for_metric(total, made as f64);
+        let last = agent.metric(last).expect("there was a kill");
+        assert_now(Timestamp::from_millisecond((last * 1000.0) as i64).expect("a time"));
     }
     assert_eq!(agent.livez(), Some(200));
     assert_eq!(agent.metric(MISSED), Some(0.0));
     agent.stop();
 }
 
-/// The event's time is that of the clock as it is now. An emulated guest may take a while to come here.
+/// The time of a kill is that of the clock as it is now. An emulated guest may take a while to come here.
 #[track_caller]
-fn assert_now(event: &serde_json::Value) {
-    let time = event["time"].as_str().expect("an event has a time");
-    let time: jiff::Timestamp = time.parse().expect("a time");
-    let ago = jiff::Timestamp::now().duration_since(time);
+fn assert_now(time: Timestamp) {
+    let ago = Timestamp::now().duration_since(time);
     assert!(ago.as_secs() >= 0 && ago.as_secs() < 60, "{time} is {ago:?} ago");
 }
 

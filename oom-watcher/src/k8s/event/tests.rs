@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     escape::is_unsafe,
     report::Kubernetes,
-    sinks::samples::{full, hostile, minimal},
+    sinks::samples::{HOSTILE, full, hostile, minimal},
 };
 
 #[test]
@@ -32,7 +32,7 @@ fn the_reason_says_whose_limit_and_what_became_of_the_container() {
 fn check_note(change: impl FnOnce(&mut OomReport), expected: &str) {
     let mut report = full();
     change(&mut report);
-    assert_eq!(note(&report), expected);
+    assert_eq!(note(&report, None), expected);
 }
 
 #[test]
@@ -64,7 +64,21 @@ fn the_note_says_what_happened() {
         },
         &format!("java (pid 4242) was killed: the pod reached its 512 MiB limit: {memory}"),
     );
-    assert_eq!(note(&minimal()), "pid 77 was killed: memory ran out; the memory was asked for by stress (pid 79)");
+    assert_eq!(
+        note(&minimal(), None),
+        "pid 77 was killed: memory ran out; the memory was asked for by stress (pid 79)"
+    );
+}
+
+#[test]
+fn the_container_is_named_but_its_place_in_the_pod_is_not_guessed() {
+    let mut report = full();
+    let draft = Draft::new(&report, None).unwrap();
+    assert!(draft.note.starts_with("java (pid 4242) in container app was killed: "), "{}", draft.note);
+    assert_eq!(draft.field_path, None, "it may be an init container");
+    report.kubernetes.as_mut().unwrap().container = None;
+    let draft = Draft::new(&report, None).unwrap();
+    assert!(draft.note.starts_with("java (pid 4242) was killed: "), "{}", draft.note);
 }
 
 #[test]
@@ -91,7 +105,7 @@ fn a_long_name_of_a_pod_is_still_a_name_of_an_event() {
 
 #[test]
 fn hostile_names_reach_no_terminal() {
-    let note = note(&hostile());
+    let note = note(&hostile(), Some(HOSTILE));
     assert!(!note.contains(is_unsafe) && note.len() <= 1024, "{note}");
     assert!(Draft::new(&hostile(), None).is_none(), "such a pod cannot be");
 }
@@ -101,6 +115,7 @@ proptest! {
     fn a_note_is_short_and_harmless(
         comm in any::<Option<String>>(),
         trigger in any::<String>(),
+        container in any::<String>(),
         numbers in any::<[Option<u64>; 6]>(),
         ids in any::<[u32; 4]>(),
         scope in 0_usize..7,
@@ -120,7 +135,7 @@ proptest! {
             ..MemoryBreakdown::default()
         });
         (report.victim.anon_rss_bytes, report.victim.shmem_rss_bytes) = (numbers[4], numbers[5]);
-        let note = note(&report);
+        let note = note(&report, Some(&container));
         prop_assert!(note.len() <= 1024, "{} bytes: {note}", note.len());
         prop_assert!(!note.contains(is_unsafe), "{note:?}");
     }

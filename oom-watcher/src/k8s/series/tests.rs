@@ -27,6 +27,7 @@ fn draft(pod: usize, container: &str) -> Draft {
         note: "killed".to_owned(),
         node: "worker-1".to_owned(),
         time: jiff::Timestamp::UNIX_EPOCH,
+        boot_time_ns: 0,
     }
 }
 
@@ -57,7 +58,7 @@ fn a_pod_that_is_killed_all_day_costs_a_request_every_five_minutes() {
     let mut writes = 0;
     for second in 0..86_400 {
         let now = setup.start + Duration::from_secs(second);
-        setup.series.add(&second.to_string(), draft(1, "app"), now);
+        setup.series.add(&second.to_string(), draft(1, "app"), 1, now);
         writes += setup.write(now);
     }
     // The burst of 25, and one in each of 288 intervals.
@@ -70,7 +71,7 @@ fn a_pod_that_is_killed_all_day_costs_a_request_every_five_minutes() {
 fn an_agent_has_a_rate_for_all_its_pods() {
     let mut setup = setup();
     for pod in 0..500 {
-        setup.series.add(&pod.to_string(), draft(pod, "app"), setup.start);
+        setup.series.add(&pod.to_string(), draft(pod, "app"), 1, setup.start);
     }
     assert_eq!(setup.write(setup.start), 50, "the burst");
     let later = setup.start + Duration::from_mins(1);
@@ -88,23 +89,37 @@ fn another_container_or_an_hour_later_is_another_event() {
     let mut setup = setup();
     let hour = setup.start + Duration::from_hours(1);
     for (incident, container, now) in [("1", "app", setup.start), ("2", "db", setup.start), ("3", "app", hour)] {
-        setup.series.add(incident, draft(1, container), now);
+        setup.series.add(incident, draft(1, container), 1, now);
         assert_eq!(setup.write(now), 1);
     }
     assert_eq!((setup.telemetry.count_pod_event(Created, 0), setup.telemetry.count_pod_event(Raised, 0)), (3, 0));
 }
 
 #[test]
+fn the_last_kill_is_the_newest_by_a_clock_that_nobody_sets() {
+    let mut setup = setup();
+    let at = |boot_time_ns, time: &str| Draft { boot_time_ns, time: time.parse().unwrap(), ..draft(1, "app") };
+    setup.series.add("1", at(10, "2026-11-22T17:45:00Z"), 1, setup.start);
+    assert_eq!(setup.write(setup.start), 1);
+    // The clock is set back by a day; and one that was killed before is told late.
+    setup.series.add("2", at(20, "2026-11-21T17:45:01Z"), 1, setup.start);
+    setup.series.add("3", at(15, "2026-11-22T17:45:05Z"), 1, setup.start);
+    let (_, write) = setup.series.take_any().unwrap();
+    let Write::Raise { count, last, .. } = write else { panic!("{write:?}") };
+    assert_eq!((count, last.to_string().as_str()), (3, "2026-11-21T17:45:01Z"));
+}
+
+#[test]
 fn what_finds_no_place_is_lost_and_counted() {
     let mut setup = setup();
     for pod in 0..OPEN_MAX + 7 {
-        setup.series.add(&pod.to_string(), draft(pod, "app"), setup.start);
+        setup.series.add(&pod.to_string(), draft(pod, "app"), 1, setup.start);
     }
     assert_eq!(setup.telemetry.count_pod_event(Overflow, 0), 7);
     assert_eq!(setup.waiting(), OPEN_MAX as u64);
     // One that is told makes room.
     assert_eq!(setup.write(setup.start), 50);
-    setup.series.add("new", draft(5000, "app"), setup.start);
+    setup.series.add("new", draft(5000, "app"), 1, setup.start);
     assert_eq!((setup.told(), setup.waiting(), setup.series.open.len()), (50, OPEN_MAX as u64 - 49, OPEN_MAX));
 }
 
@@ -113,7 +128,7 @@ fn what_is_remembered_is_limited() {
     let mut setup = setup();
     for pod in 0..5000 {
         let now = setup.start + Duration::from_secs(2 * pod as u64);
-        setup.series.add(&pod.to_string(), draft(pod, "app"), now);
+        setup.series.add(&pod.to_string(), draft(pod, "app"), 1, now);
         setup.write(now);
     }
     assert_eq!(setup.told(), 5000);
@@ -149,7 +164,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Kill { incident, pod, container } => {
-                    setup.series.add(&incident.to_string(), draft(pod, container), now);
+                    setup.series.add(&incident.to_string(), draft(pod, container), 1, now);
                     made += 1;
                 }
                 Step::Answer(outcome) => {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     enrichment::{ContainerKind, EnrichedPod, Owner},
-    telemetry::EnrichmentOutcome::{self, Covered, Failed, NotFound, Published, Recreated, Skipped},
+    telemetry::EnrichmentOutcome::{self, Covered, Failed, Named, NotFound, Published, Recreated, Skipped},
 };
 
 #[track_caller]
@@ -43,6 +43,8 @@ fn one_request_says_all_about_a_pod() {
             image: Some("shop/cart:4.2".to_owned()),
             memory_request_bytes: Some(256 << 20),
             memory_limit_bytes: Some(512 << 20),
+            pod_memory_request_bytes: None,
+            pod_memory_limit_bytes: None,
             node: Some("worker-1".to_owned()),
         };
         let published = agent.published();
@@ -50,6 +52,29 @@ fn one_request_says_all_about_a_pod() {
         assert_eq!(published[0].incident_id, full().incident.id);
         assert_eq!(published[0].victim.tgid, Some(4242));
         assert_eq!(published[1].incident_id, "2");
+    });
+}
+
+/// Resources of the pod as a whole, with containers that have none (KEP-2837); on a server that does not know them they are
+/// not there.
+#[test]
+fn a_pod_may_have_a_limit_where_its_containers_have_none() {
+    run(async {
+        let mut shared = pod();
+        shared["spec"]["containers"][0]["resources"] = json!({});
+        shared["spec"]["resources"] =
+            json!({ "requests": { "cpu": "1", "memory": "256Mi" }, "limits": { "memory": "1Gi" } });
+        let server = Server::start(fixed(Reply::ok(&shared)));
+        let agent = Agent::start(&server, quick(), true, false);
+        agent.deliver(&full());
+        until_outcome(&agent, Published, 1).await;
+        let found = &agent.published()[0].kubernetes;
+        assert_eq!(
+            (found.memory_request_bytes, found.memory_limit_bytes),
+            (None, None),
+            "they are not the container's"
+        );
+        assert_eq!((found.pod_memory_request_bytes, found.pod_memory_limit_bytes), (Some(256 << 20), Some(1 << 30)));
     });
 }
 
@@ -219,7 +244,7 @@ fn a_pod_without_a_name_is_found_in_one_list_of_the_node() {
         let server = Server::start(script);
         let agent = Agent::start(&server, quick(), true, false);
         agent.deliver(&unnamed(UID));
-        until_outcome(&agent, Published, 1).await;
+        until_outcome(&agent, Named, 1).await;
         let found = &agent.published()[0].kubernetes;
         assert_eq!(
             (found.namespace.as_str(), found.container.as_deref()),

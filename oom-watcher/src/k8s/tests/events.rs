@@ -31,15 +31,14 @@ fn the_event_of_a_kill_exactly() {
             "action": "OOMKill",
             "reason": "ContainerOOMKilled",
             "type": "Warning",
-            "note": "java (pid 4242) was killed: the container used 511 MiB of its 512 MiB limit: 480 MiB anonymous, \
-                     29 MiB tmpfs; killed with 3 others",
+            "note": "java (pid 4242) in container app was killed: the container used 511 MiB of its 512 MiB limit: \
+                     480 MiB anonymous, 29 MiB tmpfs; killed with 3 others",
             "regarding": {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "namespace": "shop",
                 "name": "cart-7f9c6d5b4-x2x7k",
-                "uid": UID,
-                "fieldPath": "spec.containers{app}"
+                "uid": UID
             }
         });
         let body = &server.asked()[0].body;
@@ -93,6 +92,101 @@ fn the_victims_of_an_incident_share_an_event() {
         assert_eq!(server.lines().len(), 1);
         let created = telemetry.count_pod_event(Created, 0);
         check_events(&telemetry, &[(Created, created), (Covered, 5 - created)]);
+    });
+}
+
+/// A group kill is handed over in one go, and the task that talks to the API has no turn meanwhile.
+#[test]
+fn a_group_kill_of_a_thousand_is_one_event_that_says_so() {
+    run(async {
+        for enrichment in [false, true] {
+            let server = Server::start(|_, asked| match asked.method.as_str() {
+                "GET" => Reply::ok(&pod()),
+                _ => Reply::ok(&asked.body),
+            });
+            let agent = Agent::start(&server, quick(), enrichment, true);
+            for pid in 1..=1001 {
+                let mut report = full();
+                report.victim.pid = pid;
+                report.incident.victims = 1001;
+                agent.deliver(&report);
+            }
+            let (telemetry, published) = (Arc::clone(&agent.telemetry), Arc::clone(&agent.published));
+            agent.close().await;
+            check_events(&telemetry, &[(Created, 1001)]);
+            let asked = server.asked();
+            let events: Vec<&server::Asked> = asked.iter().filter(|asked| asked.method == "POST").collect();
+            assert_eq!(events.len(), 1);
+            let note = events[0].body["note"].as_str().unwrap();
+            assert!(note.ends_with("killed with 1000 others"), "{note}");
+            assert_eq!(events[0].body["series"], Value::Null, "it is one incident");
+            assert_eq!(published.lock().unwrap().len(), usize::from(enrichment));
+            assert_eq!(telemetry.enriched(), if enrichment { 1001 } else { 0 });
+        }
+    });
+}
+
+/// The first report of an incident may have been made before its end.
+#[test]
+fn the_event_knows_of_the_victims_that_came_while_it_waited() {
+    run(async {
+        let server = Server::start(accepting);
+        let agent = Agent::start(&server, quick(), false, true);
+        for victims in [3, 7, 5] {
+            let mut report = full();
+            report.incident.victims = victims;
+            agent.deliver(&report);
+        }
+        check_events(&*agent.close().await, &[(Created, 3)]);
+        let note = server.asked()[0].body["note"].clone();
+        assert!(note.as_str().unwrap().ends_with("killed with 6 others"), "{note}");
+    });
+}
+
+/// Pods cannot be read, by an API that takes Events: no Event waits for one lookup after the other.
+#[test]
+fn slow_lookups_hold_up_no_event() {
+    run(async {
+        let script = |_, asked: &server::Asked| match asked.method.as_str() {
+            "GET" => Reply::ok(&pod()).after(Duration::from_mins(10)),
+            _ => Reply::ok(&asked.body),
+        };
+        let server = Server::start(script);
+        let limits = Limits { pod_patience: Duration::from_millis(100), patience: Duration::from_hours(1), ..quick() };
+        let agent = Agent::start(&server, limits, true, true);
+        for pod in 0..20 {
+            agent.deliver(&kill_in(pod));
+        }
+        eventually(|| agent.telemetry.passed(Stage::SinkEvent) == 20).await;
+        agent.check_events(&[(Created, 20)]);
+        assert_eq!(agent.telemetry.enriched(), 0, "the lookups go on");
+        let asked = server.asked();
+        let lookups = asked.iter().filter(|asked| asked.method == "GET").count();
+        assert!(lookups < 20, "{lookups} lookups before the last Event");
+        let event = &asked.iter().find(|asked| asked.method == "POST").unwrap().body;
+        assert_eq!(event["regarding"]["fieldPath"], Value::Null, "nobody knows where the container is in the pod");
+    });
+}
+
+/// A kill that comes when the Event of its incident is out already shares it, with or without the pod.
+#[test]
+fn a_late_victim_shares_the_event_that_did_not_wait() {
+    run(async {
+        let script = |_, asked: &server::Asked| match asked.method.as_str() {
+            "GET" => Reply::ok(&pod()).after(Duration::from_mins(10)),
+            _ => Reply::ok(&asked.body),
+        };
+        let server = Server::start(script);
+        let limits = Limits { pod_patience: Duration::from_millis(50), patience: Duration::from_hours(1), ..quick() };
+        let agent = Agent::start(&server, limits, true, true);
+        agent.deliver(&full());
+        eventually(|| agent.telemetry.passed(Stage::SinkEvent) == 1).await;
+        agent.deliver(&full());
+        eventually(|| agent.telemetry.passed(Stage::SinkEvent) == 2).await;
+        agent.check_events(&[(Created, 1), (Covered, 1)]);
+        let telemetry = Arc::clone(&agent.telemetry);
+        agent.handle.close(Duration::from_millis(200)).await;
+        assert_eq!(telemetry.enrichments(EnrichmentOutcome::Skipped), 2, "the end cannot wait for the pod");
     });
 }
 

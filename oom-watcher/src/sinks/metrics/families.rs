@@ -17,8 +17,8 @@ pub(super) static KILLS: Family = Family {
     labels: &["node", "namespace", "pod", "container"],
     help: "Processes that the OOM killer killed. In no container: namespace, pod and container are empty. \
            Without names: the pod's UID and the container's id.",
-    absent: "No such container lives on the node (with --zero-series), or --series-retention has passed since it was \
-             gone, or --max-series left no room.",
+    absent: "No kill in that container, and it does not live on the node or --zero-series is off; or --series-retention has \
+             passed since it was gone; or --max-series left no room.",
 };
 pub(super) static KILLS_PER_NODE: Family = Family {
     name: "oom_kills_per_node",

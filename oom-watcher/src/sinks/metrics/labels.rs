@@ -1,6 +1,6 @@
 //! Who a series is about: namespace, pod and container, or the identifiers that stand in for them.
 
-use crate::{escape::escaped_within, report::OomReport};
+use crate::{escape::escaped_within, names::ContainerName, report::OomReport};
 
 /// Longest label value, in characters: the longest name of a Kubernetes object.
 const LABEL_MAX: usize = 253;
@@ -40,6 +40,11 @@ impl ContainerLabels {
     /// Labels from names.
     pub fn new(namespace: &str, pod: &str, container: &str) -> Self {
         Self { namespace: safe(namespace), pod: safe(pod), container: safe(container) }
+    }
+
+    /// Labels of a container that the node names.
+    pub fn named(name: &ContainerName) -> Self {
+        Self::new(&name.namespace, &name.pod, &name.container)
     }
 
     /// Of processes in no container.

@@ -4,7 +4,7 @@
 //! scrape sees one state. This module knows neither names of metrics nor how they are written.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -29,12 +29,15 @@ const RECENT_INCIDENTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Table {
     containers: BTreeMap<ContainerLabels, Container>,
+    /// Containers that live and have no series, for want of a kill or of room: as many as there are names of live containers.
+    silent: BTreeSet<ContainerLabels>,
     /// Owners of pods that have a container here: one series each.
     pods: BTreeMap<PodLabels, Owner>,
     /// Series that `containers` and `pods` stand for: always their sum.
     series: usize,
     kills_on_node: u64,
     recent_incidents: RecentIncidents,
+    zero_series: bool,
     max_series: usize,
     retention: Duration,
 }
@@ -54,6 +57,7 @@ pub(super) struct Container {
 #[derive(Clone, Debug)]
 pub(super) struct LastKill {
     pub(super) time: Timestamp,
+    boot_time_ns: u64,
     /// In the order of [`MEMORY_TYPES`].
     pub(super) memory: [Option<u64>; MEMORY_TYPES.len()],
     /// In the order of [`MEMCG_MEMORY_TYPES`].
@@ -80,10 +84,12 @@ impl Table {
     pub(super) fn new(config: &MetricsConfig) -> Self {
         Self {
             containers: BTreeMap::new(),
+            silent: BTreeSet::new(),
             pods: BTreeMap::new(),
             series: 0,
             kills_on_node: 0,
             recent_incidents: RecentIncidents::default(),
+            zero_series: config.zero_series,
             max_series: config.max_series,
             retention: config.series_retention,
         }
@@ -110,7 +116,9 @@ impl Table {
         self.kills_on_node += 1;
         let first_of_incident = self.recent_incidents.insert(&report.incident.id);
         let labels = ContainerLabels::of(report);
-        let before = self.take(&labels).unwrap_or_else(|| Container::unannounced(now));
+        let lives = self.silent.remove(&labels);
+        let new = || if lives { Container::alive() } else { Container::unannounced(now) };
+        let before = self.take(&labels).unwrap_or_else(new);
 
         let full = before.after(report, first_of_incident, now);
         let evicted = self.make_room(full.series());
@@ -124,19 +132,22 @@ impl Table {
         let kept = chosen.as_ref().map_or(0, Container::series);
         if let Some(container) = chosen {
             self.put(labels, container);
+        } else if lives {
+            self.silent.insert(labels);
         }
         Outcome { counted, refused: wanted - kept, evicted, max_series: self.max_series }
     }
 
     /// A container lives. Zeros take at most half of the limit.
-    pub(super) fn ensure_zero(&mut self, labels: ContainerLabels) -> Outcome {
+    pub(super) fn appear(&mut self, labels: ContainerLabels) -> Outcome {
         let mut outcome = Outcome { counted: true, max_series: self.max_series, ..Outcome::default() };
         if let Some(container) = self.containers.get_mut(&labels) {
             container.gone_since = None;
-        } else if self.series < self.max_series / 2 {
+        } else if self.zero_series && self.series < self.max_series / 2 {
             self.put(labels, Container::alive());
         } else {
-            outcome.refused = 1;
+            outcome.refused = usize::from(self.zero_series);
+            self.silent.insert(labels);
         }
         outcome
     }
@@ -167,6 +178,7 @@ impl Table {
     }
 
     pub(super) fn retire(&mut self, labels: &ContainerLabels, now: Instant) {
+        self.silent.remove(labels);
         if let Some(container) = self.containers.get_mut(labels) {
             container.gone_since.get_or_insert(now);
         }
@@ -222,8 +234,8 @@ impl Container {
         if first_of_incident {
             *after.incidents.entry(report.incident.scope).or_default() += 1;
         }
-        // Reports can come out of order: one that waited for a name is no newer for that.
-        if after.last.as_ref().is_none_or(|last| last.time <= report.time) {
+        // Reports can come out of order: one that waited for a name is no newer for that. The wall clock may have been set back.
+        if after.last.as_ref().is_none_or(|last| last.boot_time_ns <= report.boot_time_ns) {
             after.last = Some(LastKill::of(report));
         }
         after.gone_since = after.gone_since.map(|_| now);
@@ -239,6 +251,7 @@ impl LastKill {
     fn of(report: &OomReport) -> Self {
         Self {
             time: report.time,
+            boot_time_ns: report.boot_time_ns,
             memory: memory(&report.victim),
             memcg_memory: report.memory.as_ref().map(memcg_memory).unwrap_or_default(),
             scope: report.incident.scope,

@@ -7,6 +7,7 @@ use crate::{
     config::MetricsConfig,
     escape::is_unsafe,
     exposition::Exposition,
+    names::{Limits, link},
     report::{Incident, Kubernetes, Scope},
     sinks::samples::{enrichment, full, hostile, in_docker, in_service, minimal},
     telemetry::Stage,
@@ -20,8 +21,10 @@ struct Setup {
     now: Instant,
 }
 
+/// With zero series there is one of the host's; the limit leaves room for it, and the checks leave it out.
 fn setup(zero_series: bool, max_series: usize) -> Setup {
     let series_retention = Duration::from_hours(1);
+    let max_series = max_series + usize::from(zero_series);
     let config = MetricsConfig { address: None, port: 0, zero_series, max_series, series_retention };
     let telemetry = Arc::new(Telemetry::new());
     let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)));
@@ -39,6 +42,7 @@ impl Setup {
         let page = self.page.render().unwrap();
         page.lines()
             .filter(|line| line.starts_with("oom_") && !line.starts_with("oom_watcher"))
+            .filter(|line| !line.ends_with(r#",namespace="",pod="",container=""} 0"#))
             .map(Into::into)
             .collect()
     }
@@ -171,6 +175,7 @@ fn figures_are_of_the_last_kill_alone() {
     setup.observe(&kill("app", "1"));
     let mut second = kill("app", "2");
     second.time = "2026-11-22T17:46:00Z".parse().unwrap();
+    second.boot_time_ns += 60_000_000_000;
     second.victim.anon_rss_bytes = None;
     second.incident.scope = Scope::Pod;
     second.incident.usage_bytes = None;
@@ -188,6 +193,22 @@ fn figures_are_of_the_last_kill_alone() {
     setup.observe(&kill("app", "3"));
     setup.check_has(&format!("oom_kills_total{{{container}}} 3"));
     setup.check_has(&format!("oom_last_timestamp{{{container}}} 1795369560.0"));
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_hold_the_figures() {
+    let setup = setup(false, 5000);
+    setup.observe(&kill("app", "1"));
+    let mut second = kill("app", "2");
+    second.time = "2026-11-21T17:45:00Z".parse().unwrap();
+    second.boot_time_ns += 1;
+    second.victim.anon_rss_bytes = Some(77);
+    second.incident.limit_bytes = Some(99);
+    setup.observe(&second);
+    let container = r#"node="worker-1",namespace="shop",pod="cart",container="app""#;
+    setup.check_has(&format!("oom_last_timestamp{{{container}}} 1795283100.0"));
+    setup.check_has(&format!(r#"oom_memory_usage_bytes{{{container},memory_type="anon_rss"}} 77"#));
+    setup.check_has(&format!(r#"oom_limit_bytes{{{container},scope="container"}} 99"#));
 }
 
 #[test]
@@ -232,26 +253,26 @@ fn an_incident_counts_once_however_many_died() {
 
 #[test]
 fn a_live_container_has_a_zero_which_outlives_its_restarts() {
-    let setup = setup(false, 5000);
+    let setup = setup(true, 5000);
     let zero = r#"oom_kills_total{node="worker-1",namespace="shop",pod="cart",container="app"} 0"#;
     let nothing_else = r#"oom_kills_per_node_total{node="worker-1"} 0"#;
-    setup.metrics.ensure_zero(labels("app"));
+    setup.metrics.appear(labels("app"));
     setup.check(&[zero, nothing_else]);
 
     let day = Duration::from_hours(24);
-    setup.metrics.expire(setup.now + day);
+    setup.metrics.catch_up(setup.now + day);
     setup.check(&[zero, nothing_else]);
 
     setup.metrics.retire(&labels("app"), setup.now);
-    setup.metrics.ensure_zero(labels("app"));
-    setup.metrics.expire(setup.now + day);
+    setup.metrics.appear(labels("app"));
+    setup.metrics.catch_up(setup.now + day);
     setup.check(&[zero, nothing_else]);
 
     setup.metrics.retire(&labels("app"), setup.now);
     setup.metrics.retire(&labels("app"), setup.now + Duration::from_mins(30));
-    setup.metrics.expire(setup.now + Duration::from_secs(3599));
+    setup.metrics.catch_up(setup.now + Duration::from_secs(3599));
     setup.check(&[zero, nothing_else]);
-    setup.metrics.expire(setup.now + Duration::from_hours(1));
+    setup.metrics.catch_up(setup.now + Duration::from_hours(1));
     setup.check(&[nothing_else]);
 }
 
@@ -261,41 +282,91 @@ fn a_container_that_nobody_called_alive_goes_after_its_last_kill() {
     let half = Duration::from_mins(30);
     setup.metrics.observe(&kill("app", "1"), setup.now);
     setup.metrics.observe(&kill("app", "2"), setup.now + half);
-    setup.metrics.expire(setup.now + 2 * half);
+    setup.metrics.catch_up(setup.now + 2 * half);
     setup.check_series(11);
-    setup.metrics.expire(setup.now + 3 * half);
+    setup.metrics.catch_up(setup.now + 3 * half);
     setup.check_series(0);
     setup.check(&[r#"oom_kills_per_node_total{node="worker-1"} 2"#]);
 }
 
 #[test]
 fn a_kill_in_a_live_container_does_not_make_it_gone() {
-    let setup = setup(false, 5000);
-    setup.metrics.ensure_zero(labels("app"));
+    let setup = setup(true, 5000);
+    setup.metrics.appear(labels("app"));
     setup.observe(&kill("app", "1"));
-    setup.metrics.expire(setup.now + Duration::from_hours(24));
+    setup.metrics.catch_up(setup.now + Duration::from_hours(24));
     setup.check_series(11);
+}
+
+/// Without zero series, and where the limit leaves none.
+#[test]
+fn a_live_container_without_a_zero_keeps_the_series_of_its_kills() {
+    let day = Duration::from_hours(24);
+    for (zero_series, max_series) in [(false, 5000), (true, 99)] {
+        let setup = setup(zero_series, max_series);
+        let fillers = if zero_series { 50 } else { 0 };
+        for filler in 0..fillers {
+            setup.metrics.appear(labels(&filler.to_string()));
+        }
+        setup.metrics.appear(labels("app"));
+        setup.metrics.appear(labels("quiet"));
+        assert!(!setup.samples().iter().any(|sample| sample.contains(r#"container="app""#)));
+        setup.observe(&kill("app", "1"));
+        setup.metrics.catch_up(setup.now + day);
+        let kills = |count| {
+            format!(r#"oom_kills_total{{node="worker-1",namespace="shop",pod="cart",container="app"}} {count}"#)
+        };
+        setup.check_has(&kills(1));
+        setup.observe(&kill("app", "2"));
+        setup.check_has(&kills(2));
+
+        setup.metrics.retire(&labels("app"), setup.now + day);
+        setup.metrics.retire(&labels("quiet"), setup.now + day);
+        setup.metrics.catch_up(setup.now + day + Duration::from_hours(1));
+        assert!(!setup.samples().iter().any(|sample| sample.contains(r#"container="app""#)));
+        // One that went in silence is as any other that nobody has called alive.
+        setup.observe(&kill("quiet", "3"));
+        setup.metrics.catch_up(setup.now + Duration::from_hours(1));
+        assert!(!setup.samples().iter().any(|sample| sample.contains(r#"container="quiet""#)));
+    }
+}
+
+#[test]
+fn each_scrape_asks_which_containers_live() {
+    let config =
+        MetricsConfig { address: None, port: 0, zero_series: true, max_series: 5000, series_retention: Duration::ZERO };
+    let (telemetry, names) = (Arc::new(Telemetry::new()), Names::new(Limits::default()));
+    let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)).following(names.clone()));
+    let page = Exposition::new("worker-1", metrics, telemetry);
+    let has_zero = || page.render().unwrap().contains(r#"pod="cart",container="app"} 0"#);
+    assert!(!has_zero());
+    let file_name = format!("cart_shop_app-{}.log", "a".repeat(64));
+    let key = link::key(&file_name).unwrap();
+    names.with(|index| index.apply(key.clone(), link::parse(&file_name, None).unwrap(), Instant::now()));
+    assert!(has_zero(), "at the first scrape after its link");
+    names.with(|index| index.delete(&key, Instant::now()));
+    assert!(!has_zero(), "nor is it shown when it is gone, with a retention of nothing");
 }
 
 #[test]
 fn zeros_take_half_of_the_limit() {
-    let setup = setup(false, 100);
+    let setup = setup(true, 100);
     for container in 0..80 {
-        setup.metrics.ensure_zero(labels(&container.to_string()));
+        setup.metrics.appear(labels(&container.to_string()));
     }
-    setup.check_series(50);
-    assert!(setup.page.render().unwrap().contains("\noom_watcher_series_refused_total 30\n"));
+    setup.check_series(49);
+    assert!(setup.page.render().unwrap().contains("\noom_watcher_series_refused_total 31\n"));
     setup.observe(&kill("new", "1"));
-    setup.check_series(50 + 11);
+    setup.check_series(49 + 11);
 }
 
 #[test]
 fn the_limit_holds_and_what_it_refuses_is_counted() {
-    let setup = setup(false, 90);
+    let setup = setup(true, 90);
     // All live, so that none of them may be dropped for another.
     let containers = ["0", "1", "2", "3", "4", "5", "6", "7", "late"];
     for container in &containers {
-        setup.metrics.ensure_zero(labels(container));
+        setup.metrics.appear(labels(container));
     }
     for container in &containers[..8] {
         setup.observe(&kill(container, container));
@@ -320,13 +391,13 @@ fn the_limit_holds_and_what_it_refuses_is_counted() {
 
 #[test]
 fn a_kill_takes_the_place_of_the_container_that_is_gone_for_longest() {
-    let setup = setup(false, 95);
+    let setup = setup(true, 95);
     for (container, age) in [("b", 1), ("a", 2), ("c", 3)] {
         setup.metrics.observe(&kill(container, container), setup.now + Duration::from_secs(age));
     }
     let live = ["0", "1", "2", "3", "4"];
     for container in &live {
-        setup.metrics.ensure_zero(labels(container));
+        setup.metrics.appear(labels(container));
     }
     for container in &live {
         setup.observe(&kill(container, container));
@@ -360,7 +431,7 @@ fn a_pod_has_its_owner_as_long_as_it_has_other_series() {
     setup.check_has(&format!(r#"{pod}owner_kind="",owner_name=""}} 1"#));
     setup.check_series(series);
 
-    setup.metrics.expire(setup.now + Duration::from_hours(1));
+    setup.metrics.catch_up(setup.now + Duration::from_hours(1));
     setup.check_series(0);
 }
 
@@ -382,17 +453,17 @@ fn a_pod_that_only_the_api_could_name_has_its_owner_under_its_uid() {
 
 #[test]
 fn the_limit_of_series_holds_for_owners_too() {
-    let setup = setup(false, 100);
+    let setup = setup(true, 100);
     for container in 0..9 {
         let container = container.to_string();
-        setup.metrics.ensure_zero(ContainerLabels::new("shop", "cart-7f9c6d5b4-x2x7k", &container));
+        setup.metrics.appear(ContainerLabels::new("shop", "cart-7f9c6d5b4-x2x7k", &container));
     }
     for container in 0..9 {
         let mut report = kill(&container.to_string(), &container.to_string());
         report.kubernetes.as_mut().unwrap().pod = Some("cart-7f9c6d5b4-x2x7k".to_owned());
         setup.observe(&report);
     }
-    setup.metrics.ensure_zero(labels("other"));
+    setup.metrics.appear(labels("other"));
     setup.check_series(9 * 11);
     setup.metrics.enrich(&enrichment());
     setup.check_series(100);
@@ -424,8 +495,8 @@ fn hostile_names_keep_the_format() {
 proptest! {
     #[test]
     fn any_name_is_one_label(pod in any::<String>()) {
-        let setup = setup(false, 5000);
-        setup.metrics.ensure_zero(ContainerLabels::new("shop", &pod, "app"));
+        let setup = setup(true, 5000);
+        setup.metrics.appear(ContainerLabels::new("shop", &pod, "app"));
         let samples = setup.samples();
         prop_assert_eq!(samples.len(), 2, "{:?}", samples);
         let value = samples[0].strip_prefix(r#"oom_kills_total{node="worker-1",namespace="shop",pod=""#);

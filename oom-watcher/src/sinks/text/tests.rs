@@ -154,7 +154,8 @@ fn an_enrichment_is_one_short_line() {
     assert_eq!(
         enrichment_line(&enrichment()),
         "2026-11-22T17:45:00.123Z OOM kill of pid 4242: shop/cart-7f9c6d5b4-x2x7k/app, of Deployment cart, \
-         image registry.example/shop/cart:4.2, requests 256 MiB, limit 512 MiB, team=shop"
+         image registry.example/shop/cart:4.2, requests 256 MiB, limit 512 MiB, the pod requests 512 MiB, \
+         the pod's limit 1 GiB, team=shop"
     );
     let mut hostile = enrichment();
     hostile.kubernetes.image = Some(HOSTILE.to_owned());
