@@ -106,7 +106,8 @@ fn a_rolling_update_without_pins() {
     let untold = (killed.len() - told.len()) as u64;
     let others = counted() - before - killed.len() as u64;
     let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
-    assert!((untold..=untold + others).contains(&unwatched), "{unwatched} counted, {untold} told by nobody");
+    // The kernel counts a kill a moment before the hooks see it: one in the moment of the start is counted and told.
+    assert!((untold..=untold + others + 1).contains(&unwatched), "{unwatched} counted, {untold} told by nobody");
     assert_eq!(agent.stop(), Vec::<serde_json::Value>::new());
 }
 
