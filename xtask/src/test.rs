@@ -52,6 +52,41 @@ const GUEST_CONTAINERS: &[&str] = &[
     "the-clock-is-set",
 ];
 
+/// The restart suite where hooks are pinned that this machine may not have, the agent has CAP_SYS_RESOURCE and the clock may be
+/// set. All of it takes six minutes (`cargo xtask vm --suite restart`).
+const GUEST_RESTART: &[&str] = &[
+    "xtask",
+    "vm",
+    "--suite",
+    "restart",
+    "--kernels",
+    "6.1",
+    "--filter",
+    "three-kills",
+    "--filter",
+    "update",
+    "--filter",
+    "killed-while",
+    "--filter",
+    "read-only",
+    "--filter",
+    "pinned",
+    "--filter",
+    "power",
+    "--filter",
+    "calls",
+    "--filter",
+    "clock",
+    "--filter",
+    "removed",
+    "--filter",
+    "its-",
+    "--filter",
+    "memory",
+    "--filter",
+    "beside",
+];
+
 /// `--all-targets` leaves out the suites that plain `cargo test` does not run.
 const CLIPPY: &[&str] = &[
     "clippy",
@@ -91,6 +126,7 @@ const STEPS: &[Step] = &[
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
+    step("guest-restart", GUEST_AMD64, GUEST_RESTART),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
     step(E2E, CLUSTER, &["test", "--package", "oom-watcher", "--test", "e2e", "--", "--require"]),

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::{
         LazyLock,
@@ -55,11 +56,14 @@ impl Watcher {
         watcher
     }
 
-    /// Starts it in a cgroup, and waits until it watches.
+    /// Starts it in a cgroup, from its first instruction on, and waits until it watches.
     #[track_caller]
     pub(crate) fn start_in(cgroup: &Cgroup) -> Self {
-        let mut watcher = Self::spawn(&[], &[]);
-        cgroup.admit(watcher.pid());
+        let procs = cgroup.directory().join("cgroup.procs");
+        let mut agent = Command::new(machine::agent());
+        // SAFETY: between fork and exec a file is written: nothing here takes a lock of another thread.
+        unsafe { agent.pre_exec(move || std::fs::write(&procs, "0")) };
+        let mut watcher = Self::spawn_by(agent, &[], &[]);
         watcher.read_lines();
         watcher.port = watcher.wait_for_port();
         watcher

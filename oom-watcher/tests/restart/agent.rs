@@ -5,9 +5,9 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const SILENCE: Duration = Duration::from_millis(700);
 
 /// The agent's binary: built beside this suite, or put into the guest.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if std::fs::exists("/suite").unwrap_or(false) {
         PathBuf::from("/bin/oom-watcher")
     } else {
@@ -35,6 +35,7 @@ fn binary() -> PathBuf {
 pub(crate) struct Launch {
     command: Command,
     cgroup: Option<PathBuf>,
+    unread: bool,
 }
 
 /// A running agent; ended when dropped.
@@ -49,7 +50,12 @@ pub(crate) struct Agent {
 impl Launch {
     /// With these arguments beside those that every agent of the suite has.
     pub(crate) fn new<A: AsRef<OsStr>>(arguments: &[A]) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(&binary(), arguments)
+    }
+
+    /// Another program than the agent that is tested.
+    pub(crate) fn of<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Self {
+        let mut command = Command::new(program);
         command
             .args(["--output=json", "--metrics-port=0", "--metrics-address=127.0.0.1"])
             .args(arguments)
@@ -58,7 +64,13 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self { command, cgroup: None }
+        Self { command, cgroup: None, unread: false }
+    }
+
+    /// Nobody reads its standard output.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
     }
 
     /// In a directory of a cgroup from its first instruction on.
@@ -75,8 +87,8 @@ impl Launch {
         self
     }
 
-    fn spawn(mut self) -> Child {
-        if let Some(procs) = self.cgroup {
+    fn spawn(&mut self) -> Child {
+        if let Some(procs) = self.cgroup.take() {
             // SAFETY: between fork and exec a file is written: nothing here takes a lock of another thread.
             unsafe { self.command.pre_exec(move || std::fs::write(&procs, "0")) };
         }
@@ -85,7 +97,7 @@ impl Launch {
 
     /// Runs it to its end, which must be a failure; what it said of it.
     #[track_caller]
-    pub(crate) fn must_fail(self) -> String {
+    pub(crate) fn must_fail(mut self) -> String {
         let output = self.spawn().wait_with_output().expect("it ends");
         assert!(!output.status.success(), "it runs");
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -93,19 +105,14 @@ impl Launch {
 
     /// Starts it and waits until it watches.
     #[track_caller]
-    pub(crate) fn start(self) -> Agent {
+    pub(crate) fn start(mut self) -> Agent {
         let mut child = self.spawn();
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, events) = channel();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
-                if is_ours(&event) && sender.send(event).is_err() {
-                    break;
-                }
-            }
-        });
+        if !self.unread {
+            let stdout = child.stdout.take().expect("it is piped");
+            thread::spawn(move || read_events(stdout, &sender));
+        }
         let (sender, log) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let mut agent = Agent { child, events, log, said: Vec::new(), port: 0 };
@@ -198,6 +205,22 @@ impl Agent {
         Some(value.trim().parse().expect("a number"))
     }
 
+    /// The status that /livez answers with; none: no answer within a second, which is what a kubelet waits.
+    pub(crate) fn livez(&self) -> Option<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time can be set");
+        write!(stream, "GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok()?;
+        std::str::from_utf8(&status).ok()?.strip_prefix("HTTP/1.1 ")?.parse().ok()
+    }
+
+    /// The text of one of its files in /proc.
+    #[track_caller]
+    pub(crate) fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("it runs")
+    }
+
     /// Waits until a sample has this value.
     #[track_caller]
     pub(crate) fn wait_for_metric(&mut self, sample: &str, wanted: f64) {
@@ -219,8 +242,20 @@ impl Agent {
     /// Waits for an end that somebody else brings about; its last events.
     #[track_caller]
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        let status = self.child.wait().expect("it ends");
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.has_ended() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.said());
+            thread::sleep(Duration::from_millis(10));
+        };
         (status, self.events.iter().collect())
+    }
+
+    /// How it has ended; none: it runs.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
     }
 
     /// Asks it to stop; its last events.
@@ -230,6 +265,16 @@ impl Agent {
         let status = self.child.wait().expect("it ends");
         assert!(status.success(), "it ended with {status}:\n{}", self.said());
         self.events.iter().collect()
+    }
+}
+
+/// Sends the events of this suite until nobody wants them.
+fn read_events(stdout: ChildStdout, sender: &Sender<Value>) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+        if is_ours(&event) && sender.send(event).is_err() {
+            break;
+        }
     }
 }
 
