@@ -5,12 +5,12 @@
 
 mod step;
 
-use std::{env, fs, time::Instant};
+use std::{env, fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use self::step::{Counts, Need, Outcome, Step};
-use crate::paths;
+use crate::{paths, process};
 
 const CONTAINERS: &[Need] =
     &[Need::Root, Need::Program("containerd"), Need::Program("runc"), Need::Program("crun"), Need::Program("busybox")];
@@ -141,9 +141,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// How a cluster is asked.
+#[derive(clap::Args)]
+pub(crate) struct E2eOptions {
+    /// Image of the pod, which must have sh, sleep and tail
+    #[arg(long)]
+    image: Option<String>,
+    /// Node of the pod; without it the scheduler chooses
+    #[arg(long)]
+    node: Option<String>,
+}
+
 /// `cargo xtask e2e`.
-pub(crate) fn run_e2e() -> Result<()> {
-    run(&Options { quick: false, steps: vec![E2E.to_owned()] })
+pub(crate) fn run_e2e(options: &E2eOptions) -> Result<()> {
+    let step = choose(&Options { quick: false, steps: vec![E2E.to_owned()] })?[0];
+    let more = [("--image", &options.image), ("--node", &options.node)];
+    let more = more.into_iter().filter_map(|(flag, value)| Some([flag, value.as_deref()?])).flatten();
+    process::run(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(step.cargo).args(more))
 }
 
 fn choose(options: &Options) -> Result<Vec<&'static Step>> {
