@@ -55,6 +55,17 @@ impl Watcher {
         watcher
     }
 
+    /// Has it started by a program that becomes it, and waits until it watches.
+    #[track_caller]
+    pub(crate) fn start_by(program: &[&str], arguments: &[&str]) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(machine::agent());
+        let mut watcher = Self::spawn_by(command, arguments, &[]);
+        watcher.read_lines();
+        watcher.port = watcher.wait_for_port();
+        watcher
+    }
+
     /// Starts it in a cgroup, and waits until it watches.
     #[track_caller]
     pub(crate) fn start_in(cgroup: &Cgroup) -> Self {
@@ -75,7 +86,12 @@ impl Watcher {
 
     #[track_caller]
     fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(machine::agent())
+        Self::spawn_by(Command::new(machine::agent()), arguments, environment)
+    }
+
+    #[track_caller]
+    fn spawn_by(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = command
             .args([
                 "--output",
                 "json",
