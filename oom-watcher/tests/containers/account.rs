@@ -60,6 +60,25 @@ impl Watch {
     /// looked at.
     #[track_caller]
     pub(crate) fn kills(&self, scenario: &str, count: usize) -> Vec<Value> {
+        let kills = self.next_kills(scenario, count);
+        self.assert_quiet();
+        kills
+    }
+
+    /// All kills of the next incident in the suite's cgroups, as many as it says, and then no more.
+    #[track_caller]
+    pub(crate) fn incident(&self, scenario: &str) -> Vec<Value> {
+        let mut kills = self.next_kills(scenario, 1);
+        let victims = number(&kills[0], "/incident/victims");
+        kills.extend(self.next_kills(scenario, victims as usize - 1));
+        self.assert_quiet();
+        let same = |kill: &Value| kill["incident"]["id"] == kills[0]["incident"]["id"];
+        assert!(kills.iter().all(same), "one incident: {kills:#?}");
+        kills
+    }
+
+    #[track_caller]
+    fn next_kills(&self, scenario: &str, count: usize) -> Vec<Value> {
         let mut kills = Vec::new();
         while kills.len() < count {
             let (came, event) = self.watcher.events_and_times(1).remove(0);
@@ -69,14 +88,20 @@ impl Watch {
                 kills.push(event);
             }
         }
+        kills
+    }
+
+    #[track_caller]
+    fn assert_quiet(&self) {
         let rest: Vec<Value> = self.take_rest().into_iter().filter(is_ours).collect();
         assert!(rest.is_empty(), "kills that did not happen: {rest:#?}");
-        kills
     }
 
     fn take_rest(&self) -> Vec<Value> {
         let rest = self.watcher.rest();
-        rest.iter().for_each(|event| self.enter(event));
+        for event in &rest {
+            self.enter(event);
+        }
         rest
     }
 
@@ -91,8 +116,7 @@ impl Watch {
     /// Asserts that the account is right, when the scenario is over: everything that it made is gone.
     #[track_caller]
     pub(crate) fn settle(self) {
-        let rest: Vec<Value> = self.take_rest().into_iter().filter(is_ours).collect();
-        assert!(rest.is_empty(), "kills that nobody has caused: {rest:#?}");
+        self.assert_quiet();
         self.assert();
     }
 

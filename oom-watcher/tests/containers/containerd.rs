@@ -26,14 +26,25 @@ const END: Duration = Duration::from_secs(20);
 /// The runtimes that sandboxes may ask for, by the name of the handler.
 pub(crate) const HANDLERS: [&str; 2] = ["runc", "crun"];
 /// A runtime that is given systemd's triple `slice:prefix:id` and makes what systemd would: the slices, and a scope in them. The
-/// pattern is that of a pod with a QoS level.
+/// pattern is that of a pod with a QoS level. What is BELOW the scope is crun's, which keeps a container's processes one level
+/// below what systemd has made, and limited, for it.
 const AS_SYSTEMD: &str = r#"#!/bin/sh
 bundle=
 for word in "$@"; do
     [ "$before" != --bundle ] || bundle=$word
     before=$word
 done
-[ -z "$bundle" ] || sed -i 's,"cgroupsPath":"\(kubepods-[a-z]*\)\(-pod[^:]*\.slice\):\([a-z-]*\):\([0-9a-f]*\)","cgroupsPath":"/kubepods.slice/\1.slice/\1\2/\3-\4.scopeBELOW",' "$bundle/config.json"
+if [ -n "$bundle" ]; then
+    config=$bundle/config.json
+    sed -i 's,"cgroupsPath":"\(kubepods-[a-z]*\)\(-pod[^:]*\.slice\):\([a-z-]*\):\([0-9a-f]*\)","cgroupsPath":"/kubepods.slice/\1.slice/\1\2/\3-\4.scopeBELOW",' "$config"
+    scope=MOUNT$(sed -n 's,.*"cgroupsPath":"\([^"]*\.scope\).*,\1,p' "$config")
+    limit=$(sed -n 's,.*"memory":{"limit":\([0-9]*\).*,\1,p' "$config")
+    if [ -n "BELOW" ] && [ -n "$limit" ]; then
+        echo +memory > "${scope%/*}/cgroup.subtree_control"
+        mkdir "$scope"
+        echo "$limit" > "$scope/memory.max"
+    fi
+fi
 exec RUNTIME "$@"
 "#;
 
@@ -79,7 +90,9 @@ impl Containerd {
         let lock = lock();
         clean_up();
         fs::create_dir_all(home("image")).expect("the folder is ours");
-        HANDLERS.iter().for_each(|handler| write_as_systemd(handler));
+        for handler in HANDLERS {
+            write_as_systemd(handler);
+        }
         fs::write(home("config.toml"), config()).expect("the folder is ours");
         let log = File::create(home("containerd.log")).expect("the folder is ours");
         let child = Command::new("unshare")
@@ -160,10 +173,10 @@ pub(crate) fn systemd_handler(handler: &str) -> String {
 /// Writes the program that stands for a runtime with systemd.
 #[track_caller]
 fn write_as_systemd(handler: &str) {
-    let runtime = program_path(handler).expect("it was looked for before");
-    // crun keeps a container's processes one level below what systemd has made for it.
-    let below = if handler == "crun" && hierarchy().v2 { "/container" } else { "" };
+    let (runtime, hierarchy) = (program_path(handler).expect("it was looked for before"), hierarchy());
+    let below = if handler == "crun" && hierarchy.v2 { "/container" } else { "" };
     let text = AS_SYSTEMD.replace("BELOW", below).replace("RUNTIME", &runtime.display().to_string());
+    let text = text.replace("MOUNT", &hierarchy.mount.display().to_string());
     let file = home(&systemd_handler(handler));
     fs::write(&file, text).expect("the folder is ours");
     fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");

@@ -126,7 +126,7 @@ fn rounds(here: u32, in_a_guest: u32) -> u32 {
 /// Waits for what must come to be; how long it may take is that of a machine with far more work than CPUs.
 #[track_caller]
 fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while !is_so() {
         assert!(Instant::now() < deadline, "it never comes to be: {what}");
         thread::sleep(Duration::from_millis(10));
