@@ -49,8 +49,8 @@ pub(crate) struct Options {
     /// Guests at the same time; each has two virtual processors
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
-    /// Run only the tests whose name contains this; may be given more than once
-    #[arg(long)]
+    /// Run only the tests whose name contains one of these, separated by commas
+    #[arg(long, value_delimiter = ',')]
     filter: Vec<String>,
     /// Seconds after which a guest is ended as hung
     #[arg(long, default_value_t = 900)]

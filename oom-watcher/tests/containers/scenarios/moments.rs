@@ -97,7 +97,7 @@ pub(super) fn restart_loop(stage: &Stage) -> Watch {
     let kubelet = stage.kubelet();
     let watch = watch(&kubelet);
     let pod = kubelet.run_pod("crashing", Qos::Burstable, Some(LIMIT));
-    let restarts = rounds(24, 6);
+    let restarts = rounds(24, 4);
     let instances: Vec<Container> = (0..restarts).map(|attempt| pod.create(spec("app", HOG), attempt)).collect();
     for (attempt, container) in instances.iter().enumerate() {
         let due = Instant::now() + RESTART;
