@@ -2,7 +2,7 @@
 
 use crate::{
     cgroup::Cgroup,
-    hog::Hog,
+    hog::{self, Hog},
     scenario::{Scenario, anywhere},
     watcher::Watcher,
 };
@@ -29,7 +29,9 @@ fn a_node_among_others() {
     let own = own_pod.child(&"a".repeat(64));
     let neighbours = [&class_here, &class_there].map(|class| class.child(&format!("pod{OTHER_POD}")));
     let [neighbour, stranger] = [&neighbours[0], &neighbours[1]].map(|pod| pod.child(&"b".repeat(64)));
-    let watcher = Watcher::start_namespaced(&own, &[("POD_UID", AGENTS_POD)]);
+    let directory = own.directory().to_str().expect("a path of text");
+    let namespaced = ["/proc/self/exe", hog::NAMESPACED, directory];
+    let watcher = Watcher::start_by(&namespaced, &[], &[("POD_UID", AGENTS_POD)]);
     kill_in(&neighbour);
     let event = watcher.event();
     assert_eq!(event["attribution"]["result"], "id", "{event:#}");
