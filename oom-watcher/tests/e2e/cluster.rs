@@ -176,7 +176,7 @@ impl<'a> Namespace<'a> {
         match gone {
             Ok(()) => println!("e2e: the namespace {name} is removed"),
             Err(error) => {
-                println!("e2e: the cluster was told to remove the namespace {name}, and has not yet: {error:#}")
+                println!("e2e: the cluster was told to remove the namespace {name}, and has not yet: {error:#}");
             }
         }
         Ok(())

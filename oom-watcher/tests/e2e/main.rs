@@ -92,7 +92,7 @@ fn kill_and_check(cluster: &Cluster, namespace: &Namespace, options: &Options) -
     proved("an agent runs on the pod's node", &format!("{agent} on {node}"));
     let losses = checks::losses(&agent.metrics(cluster)?);
 
-    let pod = until(START, "the container is killed", || Ok(Some(pod()?).filter(|pod| hog_has_ended(pod))))?;
+    let pod = until(START, "the container is killed", || Ok(Some(pod()?).filter(hog_has_ended)))?;
     let hog = checks::status_of(&pod, "hog")?;
     let ended = &hog["state"]["terminated"];
     if ended["exitCode"] != 137 {
