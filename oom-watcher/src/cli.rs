@@ -17,6 +17,10 @@ pub mod defaults {
     pub const RING_BUFFER_SIZE: &str = "524288";
     /// `--container-log-dir`: where the kubelet keeps one link per container.
     pub const CONTAINER_LOG_DIR: &str = "/var/log/containers";
+    /// `--docker-container-dir`: where docker keeps a directory per container.
+    pub const DOCKER_CONTAINER_DIR: &str = "/var/lib/docker/containers";
+    /// `--podman-container-dir`: where podman keeps the list of root's containers.
+    pub const PODMAN_CONTAINER_DIR: &str = "/var/lib/containers/storage/overlay-containers";
     /// `--kubernetes-enrichment`
     pub const KUBERNETES_ENRICHMENT: &str = "false";
     /// `--kubernetes-events`
@@ -162,6 +166,12 @@ pub struct Options {
     /// Socket of the container runtime, asked for names that the node's files do not give [default: not asked]
     #[arg(long, env, value_name = "PATH", help_heading = NAMES)]
     pub cri_socket: Option<String>,
+    /// Directory of docker, whose files name containers that no pod owns
+    #[arg(long, env, value_name = "DIR", default_value = defaults::DOCKER_CONTAINER_DIR, help_heading = NAMES)]
+    pub docker_container_dir: String,
+    /// Directory of podman, whose containers.json names containers that no pod owns
+    #[arg(long, env, value_name = "DIR", default_value = defaults::PODMAN_CONTAINER_DIR, help_heading = NAMES)]
+    pub podman_container_dir: String,
 
     /// Whether the Kubernetes API is asked about pods that had a kill: true or false
     #[arg(long, env, value_name = "BOOL", default_value = defaults::KUBERNETES_ENRICHMENT, help_heading = "Kubernetes")]

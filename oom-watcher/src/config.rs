@@ -129,6 +129,10 @@ pub struct NamesConfig {
     pub crio_bundle_dir: Option<PathBuf>,
     /// Socket of the container runtime (`--cri-socket`); none means it is not asked.
     pub cri_socket: Option<PathBuf>,
+    /// Directory of docker's containers (`--docker-container-dir`).
+    pub docker_container_dir: PathBuf,
+    /// Directory of podman's list of containers (`--podman-container-dir`).
+    pub podman_container_dir: PathBuf,
 }
 
 /// What is asked of and told to the Kubernetes API.
@@ -228,6 +232,8 @@ impl MetricsConfig {
 impl NamesConfig {
     fn new(options: &Options) -> Result<Self, ConfigError> {
         let links = required("container-log-dir", &options.container_log_dir, defaults::CONTAINER_LOG_DIR);
+        let docker = required("docker-container-dir", &options.docker_container_dir, defaults::DOCKER_CONTAINER_DIR);
+        let podman = required("podman-container-dir", &options.podman_container_dir, defaults::PODMAN_CONTAINER_DIR);
         Ok(Self {
             container_log_dir: links.path()?,
             pod_log_dir: optional("pod-log-dir", options.pod_log_dir.as_deref()).map(Setting::path).transpose()?,
@@ -236,6 +242,8 @@ impl NamesConfig {
                 .map(Setting::path)
                 .transpose()?,
             cri_socket: optional("cri-socket", options.cri_socket.as_deref()).map(Setting::path).transpose()?,
+            docker_container_dir: docker.path()?,
+            podman_container_dir: podman.path()?,
         })
     }
 }

@@ -1,11 +1,6 @@
 //! Wiring: builds the parts, starts them, waits for the end.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{io, path::Path, sync::Arc, time::Instant};
 
 use tokio::{
     runtime::Runtime,
@@ -46,6 +41,10 @@ use crate::{
     state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, NamesState, Stage, Telemetry},
 };
+
+/// Threads that may be stuck on a disk at once: each search for a name in a file takes one, and there may be a thousand. The others
+/// wait; a thread costs some 20 KiB.
+const BLOCKING_THREADS_MAX: usize = 32;
 
 /// Why the watcher could not run, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +96,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(RunError::start("start the runtime"))?;
     run_on(runtime, watch(config))
@@ -264,9 +264,8 @@ fn sources(names: &NamesConfig) -> Sources {
     }
     Sources {
         pod_logs: names.pod_log_dir.clone(),
-        docker: Some(PathBuf::from("/var/lib/docker/containers")).filter(|path| path.exists()),
-        podman: Some(PathBuf::from("/var/lib/containers/storage/overlay-containers/containers.json"))
-            .filter(|path| path.exists()),
+        docker: Some(names.docker_container_dir.clone()),
+        podman: Some(names.podman_container_dir.join("containers.json")),
         crio_bundles: names.crio_bundle_dir.clone(),
         cri_socket: names.cri_socket.clone(),
     }

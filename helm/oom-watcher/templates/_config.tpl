@@ -53,6 +53,15 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- /* The socket and not its directory: below that are the mounts of all containers, which a bind mount would hold. */}}
 - {name: cri-socket, path: {{ . | quote }}, type: Socket}
 {{- end }}
+{{- with .Values.config.dockerContainerDir }}
+- {name: docker-containers, path: {{ . | quote }}, type: Directory}
+{{- end }}
+{{- with .Values.config.podmanContainerDir }}
+{{- /* CRI-O may have the same one. */}}
+{{- if ne . $.Values.config.crioBundleDir }}
+- {name: podman-containers, path: {{ . | quote }}, type: Directory}
+{{- end }}
+{{- end }}
 {{- with .Values.config.stateDir }}
 - {name: state, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
 {{- end }}

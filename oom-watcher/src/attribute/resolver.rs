@@ -53,7 +53,8 @@ pub struct Sources {
     pub pod_logs: Option<PathBuf>,
     /// CRI-O's `/var/lib/containers/storage/overlay-containers`: bundles, whose annotations name container and pod.
     pub crio_bundles: Option<PathBuf>,
-    /// docker's `/var/lib/docker/containers`: names of containers that no pod owns.
+    /// docker's `/var/lib/docker/containers`: names of containers that no pod owns. It is looked at when one is killed, so it may
+    /// come later than the watcher.
     pub docker: Option<PathBuf>,
     /// podman's `/var/lib/containers/storage/overlay-containers/containers.json`: the same.
     pub podman: Option<PathBuf>,

@@ -38,6 +38,8 @@ fn the_defaults_are_the_documented_ones() {
             pod_uid: None,
             crio_bundle_dir: None,
             cri_socket: None,
+            docker_container_dir: "/var/lib/docker/containers".into(),
+            podman_container_dir: "/var/lib/containers/storage/overlay-containers".into(),
         },
         kubernetes: KubernetesConfig { enrichment: false, events: false, pod_labels: Vec::new() },
     };
@@ -67,6 +69,8 @@ fn every_flag_arrives() {
         "--pod-uid=0a5a1b6e-9d1f-4a9b-8f0e-0c6d2f7f9a11",
         "--crio-bundle-dir=/var/lib/containers/storage/overlay-containers",
         "--cri-socket=/run/containerd/containerd.sock",
+        "--docker-container-dir=/d",
+        "--podman-container-dir=/p",
         "--kubernetes-enrichment=true",
         "--kubernetes-events=true",
         "--pod-labels=app, app.kubernetes.io/name",
@@ -93,6 +97,8 @@ fn every_flag_arrives() {
             pod_uid: Some("0a5a1b6e-9d1f-4a9b-8f0e-0c6d2f7f9a11".to_owned()),
             crio_bundle_dir: Some("/var/lib/containers/storage/overlay-containers".into()),
             cri_socket: Some("/run/containerd/containerd.sock".into()),
+            docker_container_dir: "/d".into(),
+            podman_container_dir: "/p".into(),
         },
         kubernetes: KubernetesConfig {
             enrichment: true,
@@ -147,6 +153,8 @@ fn a_bad_value_is_named_with_its_flag_and_variable() {
         ("pod-log-dir", ".", "is not an absolute path"),
         ("crio-bundle-dir", "crio", "is not an absolute path"),
         ("cri-socket", "unix:///run/cri.sock", "is not an absolute path"),
+        ("docker-container-dir", "docker", "is not an absolute path"),
+        ("podman-container-dir", "podman", "is not an absolute path"),
         ("node-name", "a b", name),
         ("node-name", &long, name),
         ("pod-uid", "a\nb", name),
@@ -248,7 +256,7 @@ proptest! {
     }
 }
 
-const FLAGS: [&str; 20] = [
+const FLAGS: [&str; 22] = [
     "output",
     "rust-log",
     "node-name",
@@ -266,6 +274,8 @@ const FLAGS: [&str; 20] = [
     "pod-uid",
     "crio-bundle-dir",
     "cri-socket",
+    "docker-container-dir",
+    "podman-container-dir",
     "kubernetes-enrichment",
     "kubernetes-events",
     "pod-labels",

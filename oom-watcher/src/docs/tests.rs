@@ -39,7 +39,7 @@ fn every_variable_is_named_after_its_flag() {
             flags += 1;
         }
     }
-    assert_eq!(flags, 21, "flags of the run and of drill");
+    assert_eq!(flags, 23, "flags of the run and of drill");
 }
 
 #[test]
