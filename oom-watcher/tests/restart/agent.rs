@@ -7,7 +7,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +19,8 @@ use crate::cgroup::{Cgroup, is_own};
 
 /// A guest under software emulation takes seconds to load the programs.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Bytes of a standard output that nobody reads, the least that there is: a line takes 2 KiB.
+const PIPE_BYTES: usize = 4096;
 /// How long it must stay silent for "no more events" to be believed.
 const SILENCE: Duration = Duration::from_millis(700);
 
@@ -35,6 +37,7 @@ fn binary() -> PathBuf {
 pub(crate) struct Launch {
     command: Command,
     cgroup: Option<PathBuf>,
+    unread: Option<Receiver<()>>,
 }
 
 /// A running agent; ended when dropped.
@@ -58,7 +61,13 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self { command, cgroup: None }
+        Self { command, cgroup: None, unread: None }
+    }
+
+    /// With a standard output that holds a line or two, and that nobody reads before the sender is gone.
+    pub(crate) fn unread(self) -> (Self, Sender<()>) {
+        let (reader, wait) = channel();
+        (Self { unread: Some(wait), ..self }, reader)
     }
 
     /// In a directory of a cgroup from its first instruction on.
@@ -75,8 +84,8 @@ impl Launch {
         self
     }
 
-    fn spawn(mut self) -> Child {
-        if let Some(procs) = self.cgroup {
+    fn spawn(&mut self) -> Child {
+        if let Some(procs) = self.cgroup.take() {
             // SAFETY: between fork and exec a file is written: nothing here takes a lock of another thread.
             unsafe { self.command.pre_exec(move || std::fs::write(&procs, "0")) };
         }
@@ -85,7 +94,7 @@ impl Launch {
 
     /// Runs it to its end, which must be a failure; what it said of it.
     #[track_caller]
-    pub(crate) fn must_fail(self) -> String {
+    pub(crate) fn must_fail(mut self) -> String {
         let output = self.spawn().wait_with_output().expect("it ends");
         assert!(!output.status.success(), "it runs");
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -93,18 +102,19 @@ impl Launch {
 
     /// Starts it and waits until it watches.
     #[track_caller]
-    pub(crate) fn start(self) -> Agent {
+    pub(crate) fn start(mut self) -> Agent {
         let mut child = self.spawn();
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let stdout = child.stdout.take().expect("it is piped");
+        let unread = self.unread.take();
+        if unread.is_some() {
+            rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).expect("a pipe can be made smaller");
+        }
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, events) = channel();
         thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
-                if is_ours(&event) && sender.send(event).is_err() {
-                    break;
-                }
-            }
+            // An error is the end of the wait.
+            let _ = unread.map(|wait| wait.recv());
+            BufReader::new(stdout).split(b'\n').map_while(Result::ok).try_for_each(|line| send(&line, &sender))
         });
         let (sender, log) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -237,6 +247,16 @@ impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Sends the event of a line. One that was cut off, by the end of who wrote it, is none.
+fn send(line: &[u8], events: &Sender<Value>) -> Result<(), SendError<Value>> {
+    match serde_json::from_slice(line) {
+        Ok(event) if is_ours(&event) => events.send(event),
+        Ok(_) => Ok(()),
+        Err(error) if error.is_eof() => Ok(()),
+        Err(error) => panic!("not JSON ({error}): {}", String::from_utf8_lossy(line)),
     }
 }
 

@@ -17,6 +17,7 @@ mod own;
 mod pinned;
 mod power;
 mod state;
+mod told;
 mod world;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode};
@@ -44,7 +45,8 @@ fn main() -> ExitCode {
     }
     world::enter();
     let scenarios: Vec<Scenario> =
-        [state::SCENARIOS, pinned::SCENARIOS, power::SCENARIOS, faults::SCENARIOS, own::SCENARIOS].concat();
+        [state::SCENARIOS, pinned::SCENARIOS, power::SCENARIOS, faults::SCENARIOS, own::SCENARIOS, told::SCENARIOS]
+            .concat();
     let chosen = |name: &str| arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));
     let (mut passed, mut failed, mut not_here) = (0, Vec::new(), 0);
     for Scenario { name, impossible, run } in scenarios.into_iter().filter(|scenario| chosen(scenario.name)) {
