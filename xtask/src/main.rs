@@ -65,7 +65,7 @@ enum Task {
     /// Checks licences, sources and advisories of the dependencies
     Deny,
     /// Has a container killed on the cluster of KUBECONFIG, and checks what the agent there makes of it
-    E2e,
+    E2e(test::E2eOptions),
     /// Feeds the parsers of what strangers write with input that nobody would think of
     Fuzz(fuzz::Options),
     /// Watches hours of mixed load, and closes the account
@@ -101,7 +101,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Chart => script("tests/chart/run.sh"),
         Task::Workflows => script(".github/lint.sh"),
         Task::Deny => deny::run(),
-        Task::E2e => test::run_e2e(),
+        Task::E2e(options) => test::run_e2e(options),
         Task::Fuzz(options) => fuzz::run(options),
         Task::Soak(options) => soak::run(options),
         Task::Bench(options) => bench::run(options),

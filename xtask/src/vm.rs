@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{
-    guest::Suite,
+    guest::{Part, Suite},
     kernels::{Arch, Image, Kernel},
 };
 use crate::paths;
@@ -49,8 +49,8 @@ pub(crate) struct Options {
     /// Guests at the same time; each has two virtual processors
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
-    /// Run only the tests whose name contains this; may be given more than once
-    #[arg(long)]
+    /// Run only the tests whose name contains one of these, separated by commas
+    #[arg(long, value_delimiter = ',')]
     filter: Vec<String>,
     /// Seconds after which a guest is ended as hung
     #[arg(long, default_value_t = 900)]
@@ -67,6 +67,7 @@ struct Job {
     kernel: &'static Kernel,
     image: Image,
     initramfs: PathBuf,
+    part: Part,
 }
 
 /// `cargo xtask vm`.
@@ -80,12 +81,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = choose(options)?;
     let mut failures = Vec::new();
     let jobs = prepare(&chosen, options.suite, &mut failures)?;
+    let guests = jobs.len() + failures.len();
     let logs = paths::make(&paths::target().join("vm"))?;
     failures.extend(run_all(&jobs, options, &logs));
     if !failures.is_empty() {
-        bail!("{} of {} guests failed:\n\n{}", failures.len(), chosen.len(), failures.join("\n\n"));
+        bail!("{} of {guests} guests failed:\n\n{}", failures.len(), failures.join("\n\n"));
     }
-    println!("{} guests passed; their consoles are in {}", chosen.len(), logs.display());
+    println!("{guests} guests passed; their consoles are in {}", logs.display());
     Ok(())
 }
 
@@ -114,7 +116,10 @@ fn prepare(chosen: &[&'static Kernel], suite: Suite, failures: &mut Vec<String>)
         let entries = guest::build(arch, suite)?;
         let initramfs = paths::target().join("vm").join(format!("initramfs-{}-{arch}.cpio", suite.name()));
         initramfs::write(&initramfs, &entries)?;
-        jobs.extend(images.into_iter().map(|(kernel, image)| Job { kernel, image, initramfs: initramfs.clone() }));
+        for (kernel, image) in images {
+            let job = |part: &Part| Job { kernel, image: image.clone(), initramfs: initramfs.clone(), part: *part };
+            jobs.extend(suite.parts().iter().map(job));
+        }
     }
     Ok(jobs)
 }
@@ -141,7 +146,9 @@ fn run_all(jobs: &[Job], options: &Options, logs: &Path) -> Vec<String> {
 }
 
 fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
-    let name = log_name(job.kernel, options.suite);
+    let name = log_name(job, options.suite);
+    let arguments: Vec<String> =
+        job.part.arguments.iter().map(|&argument| argument.to_owned()).chain(options.filter.iter().cloned()).collect();
     println!("{name}: starting {}", job.image.version);
     let started = Instant::now();
     let disk = logs.join(format!("{name}.disk"));
@@ -155,7 +162,7 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
         cgroup_v1: job.kernel.cgroup_v1,
         memory: options.suite.memory(),
         disk: Some(&disk),
-        arguments: &options.filter,
+        arguments: &arguments,
         time_limit: Duration::from_secs(options.time_limit),
     };
     let log = logs.join(format!("{name}.log"));
@@ -172,9 +179,9 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
 }
 
 /// The kernel suite's results are the kernel's own: docs/kernel-support.md is made of them.
-fn log_name(kernel: &Kernel, suite: Suite) -> String {
+fn log_name(job: &Job, suite: Suite) -> String {
     match suite {
-        Suite::Kernel => kernel.name(),
-        Suite::Restart | Suite::Containers => format!("{}-{}", suite.name(), kernel.name()),
+        Suite::Kernel => job.kernel.name(),
+        Suite::Restart | Suite::Containers => format!("{}-{}{}", suite.name(), job.kernel.name(), job.part.name),
     }
 }

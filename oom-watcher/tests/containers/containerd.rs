@@ -4,16 +4,15 @@
 //! their command line names the folder or they are in its pods' cgroups, and nothing else is ended.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use crate::{cri::Client, image, pods};
+use crate::{cgroup::hierarchy, cri::Client, image, pods};
 
 const HOME: &str = "/run/oom-watcher-containers";
 /// Runs its arguments without the v2 hierarchy that many machines mount beside v1: crun refuses to run where it has any
@@ -24,8 +23,30 @@ const START: Duration = Duration::from_secs(30);
 /// How long killed processes, their mounts and cgroups may take to go.
 const END: Duration = Duration::from_secs(20);
 
-/// The runtimes that sandboxes may ask for, by the name of the handler, and where Debian has them.
+/// The runtimes that sandboxes may ask for, by the name of the handler.
 pub(crate) const HANDLERS: [&str; 2] = ["runc", "crun"];
+/// A runtime that is given systemd's triple `slice:prefix:id` and makes what systemd would: the slices, and a scope in them. The
+/// pattern is that of a pod with a QoS level. What is BELOW the scope is crun's, which keeps a container's processes one level
+/// below what systemd has made, and limited, for it.
+const AS_SYSTEMD: &str = r#"#!/bin/sh
+bundle=
+for word in "$@"; do
+    [ "$before" != --bundle ] || bundle=$word
+    before=$word
+done
+if [ -n "$bundle" ]; then
+    config=$bundle/config.json
+    sed -i 's,"cgroupsPath":"\(kubepods-[a-z]*\)\(-pod[^:]*\.slice\):\([a-z-]*\):\([0-9a-f]*\)","cgroupsPath":"/kubepods.slice/\1.slice/\1\2/\3-\4.scopeBELOW",' "$config"
+    scope=MOUNT$(sed -n 's,.*"cgroupsPath":"\([^"]*\.scope\).*,\1,p' "$config")
+    limit=$(sed -n 's,.*"memory":{"limit":\([0-9]*\).*,\1,p' "$config")
+    if [ -n "BELOW" ] && [ -n "$limit" ]; then
+        echo +memory > "${scope%/*}/cgroup.subtree_control"
+        mkdir "$scope"
+        echo "$limit" > "$scope/memory.max"
+    fi
+fi
+exec RUNTIME "$@"
+"#;
 
 /// A running containerd; stopped when dropped, with all that it started.
 pub(crate) struct Containerd {
@@ -43,7 +64,8 @@ pub(crate) fn possible() -> Result<(), String> {
     pods::possible()
 }
 
-fn program_path(program: &str) -> Option<PathBuf> {
+/// Where Debian has a program.
+pub(crate) fn program_path(program: &str) -> Option<PathBuf> {
     ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
         .iter()
         .map(|folder| Path::new(folder).join(program))
@@ -68,6 +90,9 @@ impl Containerd {
         let lock = lock();
         clean_up();
         fs::create_dir_all(home("image")).expect("the folder is ours");
+        for handler in HANDLERS {
+            write_as_systemd(handler);
+        }
         fs::write(home("config.toml"), config()).expect("the folder is ours");
         let log = File::create(home("containerd.log")).expect("the folder is ours");
         let child = Command::new("unshare")
@@ -80,6 +105,7 @@ impl Containerd {
             .stderr(log)
             .spawn()
             .expect("containerd starts");
+        pods::place_containerd(child.id());
         let mut containerd = Self { child, client: None, _lock: lock };
         containerd.client = Some(containerd.wait_for_socket());
         import(&image::make(&home("image")));
@@ -139,15 +165,38 @@ fn may_lower_oom_score() -> bool {
     caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false)
 }
 
+/// The name under which a runtime makes systemd's cgroups.
+pub(crate) fn systemd_handler(handler: &str) -> String {
+    format!("{handler}-systemd")
+}
+
+/// Writes the program that stands for a runtime with systemd.
+#[track_caller]
+fn write_as_systemd(handler: &str) {
+    let (runtime, hierarchy) = (program_path(handler).expect("it was looked for before"), hierarchy());
+    let below = if handler == "crun" && hierarchy.v2 { "/container" } else { "" };
+    let text = AS_SYSTEMD.replace("BELOW", below).replace("RUNTIME", &runtime.display().to_string());
+    let text = text.replace("MOUNT", &hierarchy.mount.display().to_string());
+    let file = home(&systemd_handler(handler));
+    fs::write(&file, text).expect("the folder is ours");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("the file is ours");
+}
+
+/// The entry of a runtime in containerd's configuration.
+fn runtime(handler: &str, binary: &Path) -> String {
+    let table = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{handler}");
+    format!(
+        "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n[{table}.options]\nBinaryName = \"{}\"\n\
+         Root = \"{HOME}/state-of-{handler}\"\nSystemdCgroup = false\n",
+        binary.display()
+    )
+}
+
 fn config() -> String {
     let runtimes = HANDLERS.map(|handler| {
-        let binary = program_path(handler).expect("it was looked for before");
-        let table = format!("plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{handler}");
-        format!(
-            "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n[{table}.options]\nBinaryName = \"{}\"\n\
-             Root = \"{HOME}/{handler}\"\nSystemdCgroup = false\n",
-            binary.display()
-        )
+        let as_systemd = systemd_handler(handler);
+        runtime(handler, &program_path(handler).expect("it was looked for before"))
+            + &runtime(&as_systemd, &home(&as_systemd))
     });
     let runtimes = runtimes.concat();
     // The native snapshotter copies: for one small file that is cheap, and it works on any file system of a guest.
@@ -182,12 +231,7 @@ fn clean_up() {
     let sockets = shim_sockets();
     loop {
         let left: Vec<u32> = pids_of_home().into_iter().chain(pods::pids()).collect();
-        for pid in &left {
-            if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-                // It may have ended by itself since.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        pods::kill(&left);
         if left.is_empty() || Instant::now() > deadline {
             break;
         }

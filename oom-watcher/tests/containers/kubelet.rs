@@ -19,7 +19,7 @@ use tonic::Status;
 
 use crate::{
     cgroup,
-    containerd::{Containerd, log_end},
+    containerd::{Containerd, log_end, systemd_handler},
     cri::{self, Client},
     expect, image,
     pods::{self, Qos},
@@ -33,12 +33,29 @@ const EXIT: Duration = Duration::from_secs(30);
 const CONTAINERS_MAX: usize = 64;
 /// Namespace of all pods here.
 pub(crate) const NAMESPACE: &str = "team-a";
+/// How the agent's node is called.
+const NODE: &str = "test-node";
+/// Where file names end.
+const FILE_NAME_MAX: usize = 255;
 
 /// A kubelet with directories of its own.
 pub(crate) struct Kubelet<'a> {
     client: &'a Client,
     handler: &'a str,
+    driver: Driver,
+    single_process_oom_kill: bool,
     directory: TempDir,
+}
+
+/// Who names cgroups: the kubelet's `cgroupDriver`, and what the runtime does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// `cgroupfs`, both.
+    Cgroupfs,
+    /// `systemd`, both: slices and scopes.
+    Systemd,
+    /// The kubelet's is `systemd` and the runtime's is not: the triple that is meant for systemd becomes one directory.
+    Mismatched,
 }
 
 impl<'a> Kubelet<'a> {
@@ -48,9 +65,20 @@ impl<'a> Kubelet<'a> {
         for name in ["containers", "pods", "shared"] {
             fs::create_dir(directory.path().join(name)).expect("the directory is ours");
         }
-        let kubelet = Self { client: containerd.client(), handler, directory };
+        let (driver, single_process_oom_kill) = (Driver::Cgroupfs, false);
+        let kubelet = Self { client: containerd.client(), handler, driver, single_process_oom_kill, directory };
         mknodat(CWD, kubelet.gate(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("the directory is ours");
         kubelet
+    }
+
+    /// The same with another driver.
+    pub(crate) fn with(self, driver: Driver) -> Self {
+        Self { driver, ..self }
+    }
+
+    /// The same with `singleProcessOOMKill`: containers are not killed as groups.
+    pub(crate) fn killing_single_processes(self) -> Self {
+        Self { single_process_oom_kill: true, ..self }
     }
 
     /// Its `/var/log/containers`.
@@ -84,34 +112,55 @@ impl<'a> Kubelet<'a> {
     /// A pod with its sandbox running.
     #[track_caller]
     pub(crate) fn run_pod(&self, name: &str, qos: Qos, limit: Option<u64>) -> Pod<'_> {
-        let mut pod = self.pod(name, qos, limit);
-        if let Err(status) = pod.run() {
-            panic!("the sandbox does not start: {status}\n{}", log_end());
-        }
-        pod
+        self.pod(name, qos, limit).started()
+    }
+
+    /// A static pod with its sandbox running: the node is in its name, and its UID is a hash.
+    #[track_caller]
+    pub(crate) fn run_static_pod(&self, name: &str, qos: Qos, limit: Option<u64>) -> Pod<'_> {
+        self.make_pod(format!("{name}-{NODE}"), uuid().replace('-', ""), qos, limit).started()
     }
 
     /// A pod with its cgroup and log directory, before its sandbox.
     #[track_caller]
     pub(crate) fn pod(&self, name: &str, qos: Qos, limit: Option<u64>) -> Pod<'_> {
-        let uid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel makes UUIDs").trim().to_owned();
-        let cgroup = pods::path(qos, &uid);
+        self.make_pod(name.to_owned(), uuid(), qos, limit)
+    }
+
+    #[track_caller]
+    fn make_pod(&self, name: String, uid: String, qos: Qos, limit: Option<u64>) -> Pod<'_> {
+        let cgroup = match self.driver {
+            Driver::Cgroupfs => pods::path(qos, &uid),
+            Driver::Systemd | Driver::Mismatched => pods::slice(qos, &uid),
+        };
         pods::make(&cgroup, limit);
         let logs = self.pod_logs().join(format!("{NAMESPACE}_{name}_{uid}"));
         fs::create_dir(&logs).expect("the directory is ours");
         let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(namespaces()) };
         let config = cri::PodSandboxConfig {
             metadata: Some(cri::PodSandboxMetadata {
-                name: name.to_owned(),
+                name: name.clone(),
                 uid: uid.clone(),
                 namespace: NAMESPACE.to_owned(),
             }),
             log_directory: text(&logs),
-            labels: labels(name, &uid, None),
+            labels: labels(&name, &uid, None),
             linux: Some(cri::LinuxPodSandboxConfig { cgroup_parent: cgroup.clone(), security_context: Some(security) }),
         };
-        Pod { kubelet: self, name: name.to_owned(), uid, qos, cgroup, logs, config, sandbox: None }
+        Pod { kubelet: self, name, uid, qos, cgroup, logs, config, sandbox: None }
     }
+
+    /// The runtime that makes cgroups as this driver wants them.
+    fn runtime_handler(&self) -> String {
+        match self.driver {
+            Driver::Systemd => systemd_handler(self.handler),
+            Driver::Cgroupfs | Driver::Mismatched => self.handler.to_owned(),
+        }
+    }
+}
+
+fn uuid() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/uuid").expect("the kernel makes UUIDs").trim().to_owned()
 }
 
 fn namespaces() -> cri::NamespaceOption {
@@ -153,11 +202,19 @@ pub(crate) struct Spec<'a> {
 }
 
 impl Pod<'_> {
+    #[track_caller]
+    fn started(mut self) -> Self {
+        if let Err(status) = self.run() {
+            panic!("the sandbox does not start: {status}\n{}", log_end());
+        }
+        self
+    }
+
     /// `RunPodSandbox`.
     pub(crate) fn run(&mut self) -> Result<(), Status> {
         let question = cri::RunPodSandboxRequest {
             config: Some(self.config.clone()),
-            runtime_handler: self.kubelet.handler.to_owned(),
+            runtime_handler: self.kubelet.runtime_handler(),
         };
         let answer: cri::SandboxId = self.kubelet.client.call("RunPodSandbox", question)?;
         self.sandbox = Some(answer.pod_sandbox_id);
@@ -168,9 +225,7 @@ impl Pod<'_> {
     #[track_caller]
     pub(crate) fn run_container(&self, spec: Spec, attempt: u32) -> Container<'_> {
         let container = self.create(spec, attempt);
-        container.start();
-        thread::sleep(LINK_DELAY);
-        container.link();
+        container.start_with_link();
         container
     }
 
@@ -189,21 +244,30 @@ impl Pod<'_> {
             .call("CreateContainer", question)
             .unwrap_or_else(|status| panic!("no container: {status}\n{}", log_end()));
         let id = answer.container_id;
-        let link = self.kubelet.links().join(format!("{}_{NAMESPACE}_{}-{id}.log", self.name, spec.name));
+        let link = self.kubelet.links().join(self.link_name(spec.name, &id));
         let log = self.logs.join(spec.name).join(format!("{attempt}.log"));
-        Container { pod: self, name: spec.name.to_owned(), id, attempt, link, log }
+        let container = Container { pod: self, name: spec.name.to_owned(), id, attempt, link, log };
+        pods::claim(&container.cgroup());
+        container
+    }
+
+    /// The file name of a container's link. The kubelet cuts what is too long, ahead of the ending.
+    fn link_name(&self, container: &str, id: &str) -> String {
+        let mut name = format!("{}_{NAMESPACE}_{container}-{id}", self.name);
+        name.truncate(FILE_NAME_MAX - ".log".len());
+        name + ".log"
     }
 
     fn container(&self, spec: Spec, attempt: u32) -> cri::ContainerConfig {
         let shared = text(&self.kubelet.shared());
         let limit = spec.limit.map_or(0, u64::cast_signed);
-        // Of kubelets that do not set singleProcessOOMKill.
-        let unified = cgroup::hierarchy().v2.then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
+        let is_group = cgroup::hierarchy().v2 && !self.kubelet.single_process_oom_kill;
+        let unified = is_group.then(|| ("memory.oom.group".to_owned(), "1".to_owned()));
         let resources = cri::LinuxContainerResources {
             cpu_shares: 2,
             memory_limit_in_bytes: limit,
             memory_swap_limit_in_bytes: limit,
-            oom_score_adj: 999,
+            oom_score_adj: self.qos.oom_score_adj(),
             unified: unified.into_iter().collect(),
         };
         let security = cri::LinuxContainerSecurityContext { namespace_options: Some(namespaces()) };
@@ -219,7 +283,15 @@ impl Pod<'_> {
         }
     }
 
-    /// Removes the pod as the kubelet does: runtime, logs, cgroup.
+    /// Removes all that there is of the pod outside of the runtime, at once: logs, processes, cgroup.
+    #[track_caller]
+    pub(crate) fn vanish(&self) {
+        fs::remove_dir_all(&self.logs).expect("the directory is ours");
+        pods::kill_all(&self.cgroup);
+        pods::remove(&self.cgroup);
+    }
+
+    /// Removes the pod as the kubelet does: logs, runtime, cgroup.
     pub(crate) fn remove(&mut self) {
         let _ = fs::remove_dir_all(&self.logs);
         if let Some(pod_sandbox_id) = self.sandbox.take() {
@@ -259,6 +331,14 @@ impl Container<'_> {
         started.unwrap_or_else(|status| panic!("{} does not start: {status}\n{}", self.name, log_end()));
     }
 
+    /// `StartContainer`, and the link when a kubelet makes it.
+    #[track_caller]
+    pub(crate) fn start_with_link(&self) {
+        self.start();
+        thread::sleep(LINK_DELAY);
+        self.link();
+    }
+
     /// Makes the link.
     #[track_caller]
     pub(crate) fn link(&self) {
@@ -273,9 +353,26 @@ impl Container<'_> {
         fs::remove_file(&self.link).expect("the link is there");
     }
 
-    /// Its cgroup, as the kernel has it.
+    /// The file name of its link.
+    pub(crate) fn link_name(&self) -> String {
+        self.pod.link_name(&self.name, &self.id)
+    }
+
+    /// The cgroup of its processes, as the kernel has it.
     pub(crate) fn cgroup(&self) -> String {
-        format!("{}/{}", self.pod.cgroup, self.id)
+        let (pod, id) = (&self.pod.cgroup, &self.id);
+        match self.pod.kubelet.driver {
+            Driver::Cgroupfs => format!("{pod}/{id}"),
+            // crun's one level more of v2.
+            Driver::Systemd if self.pod.kubelet.handler == "crun" && cgroup::hierarchy().v2 => {
+                format!("{pod}/cri-containerd-{id}.scope/container")
+            }
+            Driver::Systemd => format!("{pod}/cri-containerd-{id}.scope"),
+            Driver::Mismatched => {
+                let above = if self.pod.kubelet.handler == "runc" { pods::containerds() } else { "" };
+                format!("{above}/{}:cri-containerd:{id}", pod.rsplit('/').next().unwrap_or_default())
+            }
+        }
     }
 
     /// Waits for the first kill in it. Its cgroup is gone with its last process.

@@ -1,7 +1,7 @@
 //! A cluster through `kubectl`, and the agent in it.
 
 use std::{
-    env,
+    env, fmt,
     io::Write as _,
     process::{Command, Stdio},
     thread,
@@ -18,15 +18,19 @@ pub(crate) struct Cluster(());
 pub(crate) struct Agent {
     namespace: String,
     pod: String,
+    container: String,
     port: String,
     env: Vec<Value>,
 }
 
-/// A namespace of this run; removed when dropped.
+/// A namespace of this run.
 pub(crate) struct Namespace<'a> {
     cluster: &'a Cluster,
     name: String,
 }
+
+/// How long a namespace may take to be gone.
+const REMOVAL: Duration = Duration::from_mins(2);
 
 impl Cluster {
     /// The reason why there is none.
@@ -61,6 +65,14 @@ impl Cluster {
         String::from_utf8(output.stdout).with_context(|| format!("kubectl {shown} is not text"))
     }
 
+    /// The server's version.
+    pub(crate) fn version(&self) -> Result<String> {
+        let text = self.kubectl(&["version", "-o", "json"], "")?;
+        let version: Value = serde_json::from_str(&text).context("kubectl version gives no JSON")?;
+        let version = version["serverVersion"]["gitVersion"].as_str().context("the server has no version")?;
+        Ok(version.to_owned())
+    }
+
     pub(crate) fn create(&self, object: &Value) -> Result<()> {
         self.kubectl(&["create", "-f", "-"], &object.to_string()).map(drop)
     }
@@ -80,6 +92,7 @@ impl Cluster {
         Ok(Agent {
             namespace: text(&pod["metadata"]["namespace"])?,
             pod: text(&pod["metadata"]["name"])?,
+            container: text(&container["name"])?,
             port: container["ports"][0]["containerPort"].as_u64().unwrap_or(8080).to_string(),
             env: container["env"].as_array().cloned().unwrap_or_default(),
         })
@@ -95,11 +108,11 @@ impl Cluster {
         }
     }
 
-    /// The agent's Event on that pod.
-    pub(crate) fn event_of(&self, namespace: &str, pod: &str) -> Result<Option<Value>> {
+    /// The agent's Events on that pod.
+    pub(crate) fn events_of(&self, namespace: &str, pod: &str) -> Result<Vec<Value>> {
         let events = self.get(&["events.events.k8s.io", "-n", namespace])?;
         let ours = |event: &&Value| event["reportingController"] == "oom-watcher" && event["regarding"]["name"] == pod;
-        Ok(events["items"].as_array().into_iter().flatten().find(ours).cloned())
+        Ok(events["items"].as_array().into_iter().flatten().filter(ours).cloned().collect())
     }
 }
 
@@ -111,8 +124,17 @@ impl Agent {
 
     /// Its JSON lines; what it logs about itself is none.
     pub(crate) fn lines(&self, cluster: &Cluster) -> Result<Vec<Value>> {
-        let log = cluster.kubectl(&["logs", "-n", &self.namespace, &self.pod, "--tail", "2000"], "")?;
+        let log = self.log(cluster, "2000")?;
         Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The end of all that it says, for whoever reads of a failure.
+    pub(crate) fn log_end(&self, cluster: &Cluster) -> String {
+        self.log(cluster, "15").unwrap_or_else(|error| format!("cannot be read: {error:#}"))
+    }
+
+    fn log(&self, cluster: &Cluster, lines: &str) -> Result<String> {
+        cluster.kubectl(&["logs", "-n", &self.namespace, &self.pod, "-c", &self.container, "--tail", lines], "")
     }
 
     pub(crate) fn metrics(&self, cluster: &Cluster) -> Result<String> {
@@ -121,23 +143,43 @@ impl Agent {
     }
 }
 
+impl fmt::Display for Agent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.pod)
+    }
+}
+
 impl<'a> Namespace<'a> {
+    /// The server finds a name that nobody has.
     pub(crate) fn create(cluster: &'a Cluster) -> Result<Self> {
-        let name = format!("oom-watcher-e2e-{}", std::process::id());
-        cluster.create(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))?;
+        let metadata = json!({ "generateName": "oom-watcher-e2e-" });
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata });
+        let name =
+            cluster.kubectl(&["create", "-f", "-", "-o", "jsonpath={.metadata.name}"], &namespace.to_string())?;
         Ok(Self { cluster, name })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
-}
 
-impl Drop for Namespace<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.cluster.kubectl(&["delete", "namespace", &self.name, "--wait=false"], "") {
-            println!("e2e: the namespace {} is left behind: {error:#}", self.name);
+    /// Removes it with all that is in it. The pods first: where nobody cleans up namespaces, at least nothing runs on.
+    pub(crate) fn remove(self) -> Result<()> {
+        let left = || format!("the namespace {} is left behind", self.name);
+        let name = self.name.as_str();
+        self.cluster.kubectl(&["delete", "pods", "--all", "-n", name, "--wait=false"], "").with_context(left)?;
+        self.cluster.kubectl(&["delete", "namespace", name, "--wait=false"], "").with_context(left)?;
+        let gone = until(REMOVAL, "it is gone", || {
+            let names = self.cluster.kubectl(&["get", "namespace", name, "--ignore-not-found", "-o", "name"], "")?;
+            Ok(names.trim().is_empty().then_some(()))
+        });
+        match gone {
+            Ok(()) => println!("e2e: the namespace {name} is removed"),
+            Err(error) => {
+                println!("e2e: the cluster was told to remove the namespace {name}, and has not yet: {error:#}");
+            }
         }
+        Ok(())
     }
 }
 

@@ -1,36 +1,48 @@
 //! End to end, on any cluster: a kill in a pod, and what the agent that runs there makes of it.
 //!
 //! The cluster is the one of KUBECONFIG, with the agent installed (by the chart or the manifests); it is asked through
-//! `kubectl`. The suite makes a namespace of its own and removes it. Without KUBECONFIG it says that it did not run and
-//! succeeds; with `--require` that is a failure.
+//! `kubectl`. The suite makes a namespace of its own and removes it. Each thing that it has proved is a line of its output.
+//! Without KUBECONFIG it says that it did not run and succeeds; with `--require` that is a failure.
 //!
-//! `KUBECONFIG=… cargo test -p oom-watcher --test e2e -- [--require] [--image busybox:1.37]`
+//! `KUBECONFIG=… cargo test -p oom-watcher --test e2e -- [--require] [--image busybox:1.37] [--node NAME]`
 
+mod checks;
 mod cluster;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
+use checks::Kill;
 use cluster::{Cluster, Namespace, until};
 use serde_json::{Value, json};
 
+const IMAGE: &str = "busybox:1.37";
 /// Longer than an image takes to come.
 const START: Duration = Duration::from_mins(3);
-/// Far longer than a line, a metric or an Event takes.
-const REPORT: Duration = Duration::from_mins(1);
+
+/// What the command line asks for.
+struct Options {
+    required: bool,
+    image: String,
+    node: Option<String>,
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let required = arguments.iter().any(|argument| argument == "--require");
-    let image = arguments.iter().skip_while(|argument| *argument != "--image").nth(1);
+    let options = match options(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            println!("e2e: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let cluster = match Cluster::find() {
         Ok(cluster) => cluster,
         Err(reason) => {
             println!("e2e: NOT RUN: {reason}");
-            return if required { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            return if options.required { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match run(&cluster, image.map_or("busybox:1.37", String::as_str)) {
+    match run(&cluster, &options) {
         Ok(()) => {
             println!("e2e: 1 passed, 0 failed");
             ExitCode::SUCCESS
@@ -42,56 +54,76 @@ fn main() -> ExitCode {
     }
 }
 
-/// One pod, in which one container of two fills its memory.
-fn run(cluster: &Cluster, image: &str) -> Result<()> {
-    let namespace = Namespace::create(cluster)?;
-    cluster.create(&victim(namespace.name(), image))?;
-    let killed = until(START, "the container is killed", || {
-        let pod = cluster.get(&["pod", "victim", "-n", namespace.name()])?;
-        let hog = statuses(&pod).find(|status| status["name"] == "hog");
-        Ok(hog.is_some_and(|hog| hog["state"]["terminated"].is_object()).then_some(pod))
-    });
-    let pod = killed.with_context(|| cluster.warnings_in(namespace.name()))?;
-    let node = pod["spec"]["nodeName"].as_str().context("the pod has no node")?;
-    let agent = cluster.agent_on(node)?;
-
-    let line = until(REPORT, "the agent's line of the kill", || {
-        Ok(agent.lines(cluster)?.into_iter().find(|line| is_of(line, namespace.name()) && line.get("type").is_none()))
-    })?;
-    check_line(&line, &pod)?;
-    let sample = format!(r#"namespace="{}",pod="victim",container="hog"}}"#, namespace.name());
-    until(REPORT, "the metric of the kill", || {
-        let page = agent.metrics(cluster)?;
-        let value = page.lines().find_map(|line| {
-            let (labels, value) = line.rsplit_once(' ')?;
-            (labels.starts_with("oom_kills_total{") && labels.ends_with(&sample)).then(|| value.parse::<f64>().ok())?
-        });
-        Ok(value.filter(|kills| *kills >= 1.0))
-    })?;
-    if agent.has("KUBERNETES_EVENTS") {
-        let event = until(REPORT, "the Event of the kill", || cluster.event_of(namespace.name(), "victim"))?;
-        check_event(&event, &pod)?;
-    } else {
-        println!("e2e: Events are not checked: the agent has them off");
+fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
+    let mut options = Options { required: false, image: IMAGE.to_owned(), node: None };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().with_context(|| format!("{argument} without a value"));
+        match argument.as_str() {
+            "--require" => options.required = true,
+            "--image" => options.image = value()?,
+            "--node" => options.node = Some(value()?),
+            _ => bail!("unknown argument {argument:?}"),
+        }
     }
-    if agent.has("KUBERNETES_ENRICHMENT") {
-        let line = until(REPORT, "the agent's enrichment", || {
-            Ok(agent
-                .lines(cluster)?
-                .into_iter()
-                .find(|line| is_of(line, namespace.name()) && line["type"] == "enrichment"))
-        })?;
-        ensure!(line["kubernetes"]["memory_limit_bytes"] == 32 << 20, "the limit of the container: {line:#}");
-        ensure!(line["kubernetes"]["image"] == image, "the image of the container: {line:#}");
-    } else {
-        println!("e2e: enrichment is not checked: the agent has it off");
-    }
-    Ok(())
+    Ok(options)
 }
 
-fn victim(namespace: &str, image: &str) -> Value {
-    let limits = |memory: &str| json!({ "requests": { "memory": memory }, "limits": { "memory": memory } });
-    json!({
+/// The namespace goes, whatever became of the rest.
+fn run(cluster: &Cluster, options: &Options) -> Result<()> {
+    proved("the cluster answers", &cluster.version()?);
+    let namespace = Namespace::create(cluster)?;
+    let outcome = kill_and_check(cluster, &namespace, options).with_context(|| cluster.warnings_in(namespace.name()));
+    let removed = namespace.remove();
+    outcome.and(removed)
+}
+
+/// One pod, in which one container of two fills its memory.
+fn kill_and_check(cluster: &Cluster, namespace: &Namespace, options: &Options) -> Result<()> {
+    let victim = victim(namespace.name(), options);
+    // A namespace has its service account, without which it takes no pods, a moment after it is made.
+    until(START, "the cluster takes the pod", || match cluster.create(&victim) {
+        Ok(()) => Ok(Some(())),
+        Err(error) if format!("{error:#}").contains("serviceaccount") => Ok(None),
+        Err(error) => Err(error),
+    })?;
+    let pod = || cluster.get(&["pod", "victim", "-n", namespace.name()]);
+    let node = until(START, "the pod has a node", || Ok(pod()?["spec"]["nodeName"].as_str().map(str::to_owned)))?;
+    let agent = cluster.agent_on(&node)?;
+    proved("an agent runs on the pod's node", &format!("{agent} on {node}"));
+    let losses = checks::losses(&agent.metrics(cluster)?);
+
+    let pod = until(START, "the container is killed", || Ok(Some(pod()?).filter(hog_has_ended)))?;
+    let hog = checks::status_of(&pod, "hog")?;
+    let ended = &hog["state"]["terminated"];
+    if ended["exitCode"] != 137 {
+        bail!("the container was not killed, it ended by itself: {ended:#}");
+    }
+    proved("Kubernetes says that the container was killed", &format!("exit code 137, reason {}", ended["reason"]));
+    let kill = Kill { cluster, agent: &agent, namespace: namespace.name(), pod: &pod, image: &options.image };
+    kill.check(&losses).with_context(|| format!("the end of the agent's log:\n{}", agent.log_end(cluster)))
+}
+
+/// Says what has been shown, and by what.
+fn proved(what: &str, by: &str) {
+    println!("e2e: {what}: {by}");
+}
+
+fn hog_has_ended(pod: &Value) -> bool {
+    checks::status_of(pod, "hog").is_ok_and(|hog| hog["state"]["terminated"].is_object())
+}
+
+/// It is what a namespace with the strictest of the Pod Security Standards takes.
+fn victim(namespace: &str, options: &Options) -> Value {
+    let container = |name: &str, script: &str| {
+        json!({
+            "name": name,
+            "image": options.image,
+            "command": ["sh", "-c", script],
+            "resources": { "requests": { "memory": "32Mi" }, "limits": { "memory": "32Mi" } },
+            "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+        })
+    };
+    let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": { "name": "victim", "namespace": namespace },
@@ -100,43 +132,18 @@ fn victim(namespace: &str, image: &str) -> Value {
             "terminationGracePeriodSeconds": 0,
             // Nothing that the victim does not need may keep it from its start.
             "automountServiceAccountToken": false,
-            "containers": [
-                { "name": "calm", "image": image, "command": ["sleep", "3600"], "resources": limits("32Mi") },
-                // The pause is for the container's link, which the kubelet makes after the first process.
-                { "name": "hog", "image": image, "command": ["sh", "-c", "sleep 2; exec tail /dev/zero"], "resources": limits("32Mi") }
-            ]
-        }
-    })
-}
-
-fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
-    pod["status"]["containerStatuses"].as_array().into_iter().flatten()
-}
-
-fn is_of(line: &Value, namespace: &str) -> bool {
-    line["kubernetes"]["namespace"] == namespace
-}
-
-fn check_line(line: &Value, pod: &Value) -> Result<()> {
-    let hog = statuses(pod).find(|status| status["name"] == "hog").context("no status of the container")?;
-    let id = hog["containerID"].as_str().and_then(|id| id.split_once("://")).context("no id of the container")?.1;
-    let kubernetes = &line["kubernetes"];
-    ensure!(kubernetes["pod"] == "victim" && kubernetes["container"] == "hog", "the names: {line:#}");
-    ensure!(kubernetes["container_id"] == id, "the id of the container is {id}: {line:#}");
-    ensure!(kubernetes["pod_uid"] == pod["metadata"]["uid"], "the UID of the pod: {line:#}");
-    ensure!(line["victim"]["comm"] == "tail", "the process: {line:#}");
-    ensure!(line["incident"]["scope"] == "container", "the scope: {line:#}");
-    ensure!(line["attribution"]["result"] == "full", "the attribution: {line:#}");
-    Ok(())
-}
-
-fn check_event(event: &Value, pod: &Value) -> Result<()> {
-    let regarding = &event["regarding"];
-    ensure!(event["type"] == "Warning" && event["reason"] == "ContainerOOMKilled", "the reason: {event:#}");
-    ensure!(regarding["uid"] == pod["metadata"]["uid"], "the UID of the pod: {event:#}");
-    ensure!(regarding["fieldPath"] == "spec.containers{hog}", "the container: {event:#}");
-    match event["note"].as_str() {
-        Some(note) if note.starts_with("tail (pid ") && note.contains("32 MiB limit") => Ok(()),
-        _ => bail!("the note: {event:#}"),
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65534,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            // The pause is for the container's link, which the kubelet makes after the first process, and for this suite's first
+            // look at the agent.
+            "containers": [container("calm", "exec sleep 3600"), container("hog", "sleep 5; exec tail /dev/zero")],
+        },
+    });
+    if let Some(node) = &options.node {
+        pod["spec"]["nodeName"] = json!(node);
     }
+    pod
 }

@@ -22,6 +22,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
+/// The chart's default, helm/oom-watcher/values.yaml.
+const CHART_LIMIT: u64 = 64 * MIB;
 const LIMIT: u64 = 8 * MIB;
 /// Of each of a hundred cgroups: all of them together fit into a guest.
 const SMALL: u64 = 4 * MIB;
@@ -73,6 +75,7 @@ fn kill_a_thousand(before: fn(&Watcher), after: fn(&Watcher)) {
     let cgroup = crowded();
     let account = Account::open(&[&cgroup]);
     before(&watcher);
+    let peak_before = memory_bytes(&watcher, "VmHWM");
     let mut hog = kill_crowd(&cgroup);
     hog.must_be_killed();
     after(&watcher);
@@ -86,6 +89,9 @@ fn kill_a_thousand(before: fn(&Watcher), after: fn(&Watcher)) {
     assert_one_incident(&events);
     assert_crowd_counted(&account, &cgroup);
     assert_nothing_lost(&watcher);
+    let peak = memory_bytes(&watcher, "VmHWM");
+    println!("1001 victims; the most that the watcher has held rose from {peak_before} to {peak} bytes");
+    assert!(peak < CHART_LIMIT, "{peak} bytes do not fit into the chart's limit");
 }
 
 /// A group that dies together, with room for the kernel's memory of 1,000 processes.
@@ -128,8 +134,10 @@ fn a_hundred_cgroups() {
     let mut hogs: Vec<Hog> = cgroups.iter().map(start_in).collect();
     let all: Vec<&Cgroup> = cgroups.iter().collect();
     let account = Account::open(&all);
+    let begun = Instant::now();
     hogs.iter_mut().for_each(Hog::go);
     hogs.iter_mut().for_each(Hog::must_be_killed);
+    println!("100 cgroups ran out of memory within {:.1} s", begun.elapsed().as_secs_f64());
     let events = watcher.exactly(100);
     let kills: Vec<(&Cgroup, u64)> = all.iter().map(|&cgroup| (cgroup, 1)).collect();
     // Who finds the killer busy with another's limit asks again.
@@ -159,13 +167,13 @@ fn crash_loop() {
     let warm = 2 * LOOP_RATE;
     let mut made = kill_in_a_row(&cgroup, warm);
     assert_reported(&watcher, &made);
-    let before = resident_bytes(&watcher);
+    let before = memory_bytes(&watcher, "VmRSS");
     let begun = Instant::now();
     for _ in 0..seconds {
         made = kill_in_a_row(&cgroup, LOOP_RATE);
         assert_reported(&watcher, &made);
     }
-    let after = resident_bytes(&watcher);
+    let after = memory_bytes(&watcher, "VmRSS");
     let kills = u64::from(warm + seconds * LOOP_RATE);
     println!(
         "{kills} kills in a row, the last {} in {:.1} s; resident memory {before} → {after} bytes",
@@ -249,13 +257,16 @@ fn nobody_reads_the_lines() {
     assert_eq!(lines + lost, KILLS, "lines and losses are all that were made");
 }
 
-/// The machine runs out while the watcher lives inside the chart's memory limit and without swap.
+/// The machine runs out while the watcher lives inside the chart's memory limit, from its first instruction on, and without
+/// swap.
 fn global_inside_its_limit() {
-    // The chart's default, helm/oom-watcher/values.yaml.
-    const CHART_LIMIT: u64 = 64 * MIB;
+    let swaps = std::fs::read_to_string("/proc/swaps").expect("the kernel lists swap");
+    assert_eq!(swaps.lines().count(), 1, "swap is on: {swaps}");
     let own = Cgroup::new("watcher");
     own.limit(CHART_LIMIT);
     let watcher = Watcher::start_in(&own);
+    let members = own.read("cgroup.procs").expect("a cgroup lists its processes");
+    assert_eq!(members.trim(), watcher.pid().to_string(), "it lives inside its limit");
     let (elsewhere, beside) = (Cgroup::new("elsewhere"), Cgroup::new("beside"));
     // The kernel may choose once more before the first victim's memory is back: then this one, and not the suite.
     let mut second = Hog::start(&beside, &["anon", "4096", "800"]);
@@ -287,11 +298,14 @@ fn signal(watcher: &Watcher, signal: Signal) {
     kill_process(pid, signal).expect("it runs");
 }
 
-/// `VmRSS` of the watcher.
+/// A figure of the watcher's memory: `VmRSS` what it holds now, `VmHWM` the most that it has held.
 #[track_caller]
-fn resident_bytes(watcher: &Watcher) -> u64 {
+fn memory_bytes(watcher: &Watcher, figure: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", watcher.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts its memory");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))
+        .expect("the kernel counts its memory");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cgroup::Cgroup,
-    hog::Hog,
+    hog::{self, Hog},
     scenario::{Scenario, anywhere},
     watcher::Watcher,
 };
@@ -23,13 +23,15 @@ fn a_node_among_others() {
     let machine = Cgroup::new("machine");
     let (service, docker) = (machine.child("some.service"), machine.child("docker"));
     let [here, there] = ["1", "2"].map(|digit| docker.child(&digit.repeat(64)));
-    let [pods_here, pods_there] = [&here, &there].map(|node| node.child("kubepods"));
-    let [class_here, class_there] = [&pods_here, &pods_there].map(|pods| pods.child("burstable"));
-    let own_pod = class_here.child(&format!("pod{AGENTS_POD}"));
+    let [own_pods, their_pods] = [&here, &there].map(|node| node.child("kubepods"));
+    let [own_class, their_class] = [&own_pods, &their_pods].map(|pods| pods.child("burstable"));
+    let own_pod = own_class.child(&format!("pod{AGENTS_POD}"));
     let own = own_pod.child(&"a".repeat(64));
-    let neighbours = [&class_here, &class_there].map(|class| class.child(&format!("pod{OTHER_POD}")));
+    let neighbours = [&own_class, &their_class].map(|class| class.child(&format!("pod{OTHER_POD}")));
     let [neighbour, stranger] = [&neighbours[0], &neighbours[1]].map(|pod| pod.child(&"b".repeat(64)));
-    let watcher = Watcher::start_namespaced(&own, &[("POD_UID", AGENTS_POD)]);
+    let directory = own.directory().to_str().expect("a path of text");
+    let namespaced = ["/proc/self/exe", hog::NAMESPACED, directory];
+    let watcher = Watcher::start_by(&namespaced, &[], &[("POD_UID", AGENTS_POD)]);
     kill_in(&neighbour);
     let event = watcher.event();
     assert_eq!(event["attribution"]["result"], "id", "{event:#}");

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     sync::{
         LazyLock,
@@ -16,7 +17,7 @@ use jsonschema::Validator;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{cgroup::Cgroup, hog, machine};
+use crate::{cgroup::Cgroup, machine};
 
 /// A guest under software emulation takes seconds to load the programs.
 const START: Duration = Duration::from_secs(90);
@@ -55,22 +56,25 @@ impl Watcher {
         watcher
     }
 
-    /// Starts it in a cgroup, and waits until it watches.
+    /// Has it started by a program that becomes it, and waits until it watches.
     #[track_caller]
-    pub(crate) fn start_in(cgroup: &Cgroup) -> Self {
-        let mut watcher = Self::spawn(&[], &[]);
-        cgroup.admit(watcher.pid());
+    pub(crate) fn start_by(program: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(machine::agent());
+        let mut watcher = Self::spawn_by(command, arguments, environment);
         watcher.read_lines();
         watcher.port = watcher.wait_for_port();
         watcher
     }
 
-    /// Starts it in a cgroup and in a cgroup namespace that begins there, as container runtimes do, and waits until it watches.
+    /// Starts it in a cgroup, from its first instruction on, and waits until it watches.
     #[track_caller]
-    pub(crate) fn start_namespaced(cgroup: &Cgroup, environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg(hog::NAMESPACED).arg(cgroup.directory()).arg(machine::agent());
-        let mut watcher = Self::spawn_by(command, &[], environment);
+    pub(crate) fn start_in(cgroup: &Cgroup) -> Self {
+        let procs = cgroup.directory().join("cgroup.procs");
+        let mut agent = Command::new(machine::agent());
+        // SAFETY: between fork and exec a file is written: nothing here takes a lock of another thread.
+        unsafe { agent.pre_exec(move || std::fs::write(&procs, "0")) };
+        let mut watcher = Self::spawn_by(agent, &[], &[]);
         watcher.read_lines();
         watcher.port = watcher.wait_for_port();
         watcher

@@ -5,9 +5,9 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -19,13 +19,13 @@ use crate::cgroup::{Cgroup, is_own};
 
 /// A guest under software emulation takes seconds to load the programs.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Bytes of a standard output that nobody reads, the least that there is: a line takes 2 KiB.
+/// Bytes of a standard output that nobody reads, the least that there is: a line takes one or two KiB.
 const PIPE_BYTES: usize = 4096;
 /// How long it must stay silent for "no more events" to be believed.
 const SILENCE: Duration = Duration::from_millis(700);
 
 /// The agent's binary: built beside this suite, or put into the guest.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if std::fs::exists("/suite").unwrap_or(false) {
         PathBuf::from("/bin/oom-watcher")
     } else {
@@ -37,12 +37,13 @@ fn binary() -> PathBuf {
 pub(crate) struct Launch {
     command: Command,
     cgroup: Option<PathBuf>,
-    unread: Option<Receiver<()>>,
+    unread: bool,
 }
 
 /// A running agent; ended when dropped.
 pub(crate) struct Agent {
     child: Child,
+    unread: Option<ChildStdout>,
     events: Receiver<Value>,
     log: Receiver<String>,
     said: Vec<String>,
@@ -52,7 +53,12 @@ pub(crate) struct Agent {
 impl Launch {
     /// With these arguments beside those that every agent of the suite has.
     pub(crate) fn new<A: AsRef<OsStr>>(arguments: &[A]) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(&binary(), arguments)
+    }
+
+    /// Another program than the agent that is tested.
+    pub(crate) fn of<A: AsRef<OsStr>>(program: &Path, arguments: &[A]) -> Self {
+        let mut command = Command::new(program);
         command
             .args(["--output=json", "--metrics-port=0", "--metrics-address=127.0.0.1"])
             .args(arguments)
@@ -61,13 +67,13 @@ impl Launch {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Self { command, cgroup: None, unread: None }
+        Self { command, cgroup: None, unread: false }
     }
 
-    /// With a standard output that holds a line or two, and that nobody reads before the sender is gone.
-    pub(crate) fn unread(self) -> (Self, Sender<()>) {
-        let (reader, wait) = channel();
-        (Self { unread: Some(wait), ..self }, reader)
+    /// Nobody reads its standard output, which holds a few lines.
+    pub(crate) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
     }
 
     /// In a directory of a cgroup from its first instruction on.
@@ -104,21 +110,19 @@ impl Launch {
     #[track_caller]
     pub(crate) fn start(mut self) -> Agent {
         let mut child = self.spawn();
-        let stdout = child.stdout.take().expect("it is piped");
-        let unread = self.unread.take();
-        if unread.is_some() {
-            rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).expect("a pipe can be made smaller");
-        }
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, events) = channel();
-        thread::spawn(move || {
-            // An error is the end of the wait.
-            let _ = unread.map(|wait| wait.recv());
-            BufReader::new(stdout).split(b'\n').map_while(Result::ok).try_for_each(|line| send(&line, &sender))
-        });
+        let stdout = child.stdout.take().expect("it is piped");
+        let unread = if self.unread {
+            rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).expect("a pipe can be made smaller");
+            Some(stdout)
+        } else {
+            thread::spawn(move || read_events(stdout, &sender));
+            None
+        };
         let (sender, log) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut agent = Agent { child, events, log, said: Vec::new(), port: 0 };
+        let mut agent = Agent { child, unread, events, log, said: Vec::new(), port: 0 };
         let line = agent.wait_for_log("address=127.0.0.1:");
         let digits = line.split("address=127.0.0.1:").nth(1).unwrap_or_default();
         let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
@@ -208,6 +212,22 @@ impl Agent {
         Some(value.trim().parse().expect("a number"))
     }
 
+    /// The status that /livez answers with; none: no answer within a second, which is what a kubelet waits.
+    pub(crate) fn livez(&self) -> Option<u16> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time can be set");
+        write!(stream, "GET /livez HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).ok()?;
+        std::str::from_utf8(&status).ok()?.strip_prefix("HTTP/1.1 ")?.parse().ok()
+    }
+
+    /// The text of one of its files in /proc.
+    #[track_caller]
+    pub(crate) fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("it runs")
+    }
+
     /// Waits until a sample has this value.
     #[track_caller]
     pub(crate) fn wait_for_metric(&mut self, sample: &str, wanted: f64) {
@@ -229,8 +249,32 @@ impl Agent {
     /// Waits for an end that somebody else brings about; its last events.
     #[track_caller]
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        let status = self.child.wait().expect("it ends");
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.has_ended() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.said());
+            thread::sleep(Duration::from_millis(10));
+        };
         (status, self.events.iter().collect())
+    }
+
+    /// The events that nobody has read, of one that has ended. The last line may have been cut off by the end: it is none.
+    #[track_caller]
+    pub(crate) fn read_at_last(&mut self) -> Vec<Value> {
+        assert!(self.has_ended().is_some(), "it runs");
+        let mut said = String::new();
+        let mut stdout = self.unread.take().expect("nobody has read it");
+        stdout.read_to_string(&mut said).expect("it can be read");
+        let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let events = whole.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+        events.filter(is_ours).collect()
+    }
+
+    /// How it has ended; none: it runs.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it can be asked")
     }
 
     /// Asks it to stop; its last events.
@@ -243,20 +287,20 @@ impl Agent {
     }
 }
 
+/// Sends the events of this suite until nobody wants them.
+fn read_events(stdout: ChildStdout, sender: &Sender<Value>) {
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        let event = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+        if is_ours(&event) && sender.send(event).is_err() {
+            break;
+        }
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Sends the event of a line. One that was cut off, by the end of who wrote it, is none.
-fn send(line: &[u8], events: &Sender<Value>) -> Result<(), SendError<Value>> {
-    match serde_json::from_slice(line) {
-        Ok(event) if is_ours(&event) => events.send(event),
-        Ok(_) => Ok(()),
-        Err(error) if error.is_eof() => Ok(()),
-        Err(error) => panic!("not JSON ({error}): {}", String::from_utf8_lossy(line)),
     }
 }
 

@@ -1,26 +1,61 @@
 //! What the machine can do to a watcher that runs: stop it, starve it, take its files away.
 
-use std::{fs, io::Write as _, net::TcpStream, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpStream,
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
+use jiff::Timestamp;
 use rustix::process::Signal;
 
 use crate::{
     Scenario,
     agent::{Agent, Launch},
     anywhere,
-    kills::{account, counted, kill, victims},
-    world,
+    kills::{Gap, Victims, account, counted, kill, victims},
+    machine, tracer, world,
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     anywhere("stopped-under-kills", stopped_under_kills),
+    anywhere("stopped-for-a-minute", stopped_for_a_minute),
     anywhere("few-open-files", few_open_files),
     Scenario { name: "starved-of-cpu", impossible: CpuQuota::missing, run: starved_of_cpu },
     anywhere("the-links-go-and-return", the_links_go_and_return),
-    Scenario { name: "the-clock-jumps", impossible: not_a_guest, run: the_clock_jumps },
+    Scenario { name: "the-clock-jumps", impossible: machine::not_a_guest, run: the_clock_jumps },
+    anywhere("a-hook-is-removed", a_hook_is_removed),
 ];
 
 const LOST: &str = r#"oom_watcher_lost_events_total{stage="ring_buffer"}"#;
+const MISSED: &str = "oom_watcher_missed_kills_total";
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// It is stopped for a minute, longer than its silence may last, while kills go on: all are in the ring buffer as it is by
+/// default, and are told when it goes on.
+fn stopped_for_a_minute() {
+    let mut agent = Agent::start::<&str>(&[]);
+    assert_eq!(agent.livez(), Some(200));
+    agent.signal(Signal::STOP);
+    let begun = Instant::now();
+    let mut killed = Victims::new();
+    while begun.elapsed() < MINUTE {
+        killed.extend(kill(1));
+        thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(agent.livez(), None, "who asks gets no answer, which is not being alive");
+    agent.signal(Signal::CONT);
+    assert_eq!(victims(&agent.exactly(killed.len())), killed);
+    assert_eq!(agent.metric(LOST), Some(0.0));
+    assert_eq!(agent.metric(MISSED), Some(0.0));
+    assert_eq!(agent.livez(), Some(200), "it has read, and lives");
+    println!("{} kills in a minute, told when it went on", killed.len());
+    agent.stop();
+}
 
 /// It is stopped while more is killed than the ring buffer holds: told and lost are all, and nothing is missed.
 fn stopped_under_kills() {
@@ -34,7 +69,7 @@ fn stopped_under_kills() {
     account(&killed, &told, agent.metric(LOST).expect("it is counted from the start"), others);
     let more = kill(2);
     assert_eq!(victims(&agent.exactly(2)), more, "and it goes on");
-    assert_eq!(agent.metric("oom_watcher_missed_kills_total"), Some(0.0), "the hooks saw the lost ones");
+    assert_eq!(agent.metric(MISSED), Some(0.0), "the hooks saw the lost ones");
 }
 
 /// With hardly a file to open, and all that are left taken by connections that say nothing.
@@ -61,6 +96,9 @@ fn starved_of_cpu() {
     let killed = kill(30);
     assert_eq!(victims(&agent.exactly(30)), killed);
     assert_eq!(agent.metric(LOST), Some(0.0));
+    let throttled = quota.throttled();
+    println!("30 kills; the agent had used up its quota {throttled} times");
+    assert!(throttled > 0, "it was never short of CPU");
     agent.stop();
 }
 
@@ -94,11 +132,19 @@ impl CpuQuota {
     fn admit(&self, pid: u32) {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("a process can be admitted");
     }
+
+    /// How often the quota was used up before its period was over.
+    #[track_caller]
+    fn throttled(&self) -> u64 {
+        let text = fs::read_to_string(self.0.join("cpu.stat")).expect("the kernel counts");
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled ")).expect("a line nr_throttled");
+        line.parse().expect("a number")
+    }
 }
 
 impl Drop for CpuQuota {
     fn drop(&mut self) {
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
         // What is left shows in the machine's list of cgroups.
         let _ = fs::remove_dir(&self.0);
     }
@@ -127,24 +173,37 @@ fn the_links_go_and_return() {
     agent.stop();
 }
 
-fn not_a_guest() -> Option<&'static str> {
-    (!fs::exists("/suite").unwrap_or(false)).then_some("it is the machine's clock; only in a guest")
+/// The wall clock is set a day back and two days on: order and durations are of the clock since boot, and only the time that is
+/// printed follows. Counters and ages go on.
+fn the_clock_jumps() {
+    let mut agent = Agent::start(&["--node-name=test-node"]);
+    let total = r#"oom_kills_per_node_total{node="test-node"}"#;
+    let last = r#"oom_last_timestamp{node="test-node",namespace="",pod="",container=""}"#;
+    let mut made = 0;
+    for seconds in [0, -86_400, 2 * 86_400, -86_400] {
+        set_clock(seconds);
+        let killed = kill(2);
+        let events = agent.exactly(2);
+        assert_eq!(victims(&events), killed, "after {seconds} s");
+        for event in &events {
+            let time = event["time"].as_str().expect("an event has a time");
+            assert_now(time.parse().expect("a time"));
+        }
+        made += killed.len();
+        agent.wait_for_metric(total, made as f64);
+        let last = agent.metric(last).expect("there was a kill");
+        assert_now(Timestamp::from_millisecond((last * 1000.0) as i64).expect("a time"));
+    }
+    assert_eq!(agent.livez(), Some(200));
+    assert_eq!(agent.metric(MISSED), Some(0.0));
+    agent.stop();
 }
 
-/// The wall clock is a day back after the kill was recorded: order and durations are of the clock since boot, and only the
-/// time that is printed follows.
-fn the_clock_jumps() {
-    let mut agent = Agent::start::<&str>(&[]);
-    let first = kill(1);
-    let before = agent.exactly(1);
-    assert_eq!(victims(&before), first);
-    set_clock(-86_400);
-    let second = kill(2);
-    let events = agent.exactly(2);
-    set_clock(86_400);
-    assert_eq!(victims(&events), second);
-    assert_eq!(agent.metric("oom_watcher_missed_kills_total"), Some(0.0));
-    agent.stop();
+/// The time of a kill is that of the clock as it is now. An emulated guest may take a while to come here.
+#[track_caller]
+fn assert_now(time: Timestamp) {
+    let ago = Timestamp::now().duration_since(time);
+    assert!(ago.as_secs() >= 0 && ago.as_secs() < 60, "{time} is {ago:?} ago");
 }
 
 fn set_clock(seconds: i64) {
@@ -152,4 +211,31 @@ fn set_clock(seconds: i64) {
     let mut time = clock_gettime(ClockId::Realtime);
     time.tv_sec += seconds;
     clock_settime(ClockId::Realtime, time).expect("the clock can be set");
+}
+
+/// The most important hook is taken from under it, as nobody without its files can: kills are not told, and counted to the last.
+fn a_hook_is_removed() {
+    let state = world::directory("removed");
+    let arguments = [format!("--state-dir={}", state.display())];
+    let mut agent = Agent::start(&arguments);
+    let killed = kill(1);
+    assert_eq!(victims(&agent.exactly(1)), killed);
+    tracer::take(
+        agent.pid(),
+        tracer::descriptor(agent.pid(), &["link_type:\traw_tracepoint", "tp_name:\tmark_victim"]),
+    );
+    let before = counted();
+    kill(3);
+    agent.exactly(0);
+    // Two audits, and perhaps kills of somebody else's meanwhile.
+    let deadline = Instant::now() + Duration::from_mins(2);
+    while agent.metric(MISSED) != Some((counted() - before) as f64) {
+        assert!(Instant::now() < deadline, "{:?} of {}\n{}", agent.metric(MISSED), counted() - before, agent.said());
+        thread::sleep(Duration::from_millis(200));
+    }
+    println!("{} kills without the hook, all counted as missed", counted() - before);
+    assert_eq!(agent.livez(), Some(200), "it reads on");
+    // They were missed, not unwatched: the next one does not count them again.
+    let gap = Gap::open(|| drop(agent.stop()));
+    gap.close(|| Agent::start(&arguments));
 }

@@ -9,15 +9,19 @@ mod agent;
 #[path = "../kernel/cgroup.rs"]
 mod cgroup;
 mod faults;
+mod foreign;
 #[expect(dead_code, reason = "shared with the kernel suite, which uses all of it")]
 #[path = "../kernel/hog.rs"]
 mod hog;
 mod kills;
+mod machine;
 mod own;
 mod pinned;
 mod power;
 mod state;
 mod told;
+mod tracer;
+mod update;
 mod world;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode};
@@ -44,9 +48,16 @@ fn main() -> ExitCode {
         _ => {}
     }
     world::enter();
-    let scenarios: Vec<Scenario> =
-        [state::SCENARIOS, pinned::SCENARIOS, power::SCENARIOS, faults::SCENARIOS, own::SCENARIOS, told::SCENARIOS]
-            .concat();
+    let scenarios: Vec<Scenario> = [
+        state::SCENARIOS,
+        pinned::SCENARIOS,
+        update::SCENARIOS,
+        told::SCENARIOS,
+        power::SCENARIOS,
+        faults::SCENARIOS,
+        own::SCENARIOS,
+    ]
+    .concat();
     let chosen = |name: &str| arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));
     let (mut passed, mut failed, mut not_here) = (0, Vec::new(), 0);
     for Scenario { name, impossible, run } in scenarios.into_iter().filter(|scenario| chosen(scenario.name)) {

@@ -2,42 +2,52 @@
 
 use std::{fs, path::PathBuf};
 
-use rustix::process::Signal;
-
 use crate::{
     Scenario,
     agent::{Agent, Launch},
     anywhere,
-    kills::{Victims, account, counted, kill, victims},
+    kills::{account, counted, kill, victims},
+    machine,
     world::{self, Disk},
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    anywhere("three-kills-while-nobody-watches", three_kills_while_nobody_watches),
-    anywhere("a-pin-of-another-program", a_pin_of_another_program),
+    Scenario {
+        name: "three-kills-while-nobody-watches",
+        impossible: machine::unpinnable,
+        run: three_kills_while_nobody_watches,
+    },
+    Scenario { name: "a-pin-of-another-program", impossible: machine::unpinnable, run: a_pin_of_another_program },
     anywhere("two-watchers-and-one-pin", two_watchers_and_one_pin),
-    anywhere("a-stale-pin", a_stale_pin),
+    Scenario { name: "a-stale-pin", impossible: machine::unpinnable, run: a_stale_pin },
     anywhere("a-read-only-pin-directory", a_read_only_pin_directory),
     anywhere("no-bpf-file-system", no_bpf_file_system),
-    anywhere("the-ring-fills-while-nobody-reads", the_ring_fills_while_nobody_reads),
-    anywhere("a-rolling-update-under-kills", a_rolling_update_under_kills),
+    anywhere("a-read-only-bpf-file-system", a_read_only_bpf_file_system),
+    Scenario { name: "probes-that-cannot-be-pinned", impossible: machine::pinnable, run: probes_that_cannot_be_pinned },
+    Scenario {
+        name: "the-ring-fills-while-nobody-reads",
+        impossible: machine::unpinnable,
+        run: the_ring_fills_while_nobody_reads,
+    },
 ];
 
 const RECOVERED: &str = "oom_watcher_recovered_kills_total";
 const LOST: &str = r#"oom_watcher_lost_events_total{stage="ring_buffer"}"#;
 
 /// Arguments of a watcher that pins in a directory of `disk`, and keeps its state in memory beside it.
-fn arguments(disk: &Disk, state: &std::path::Path) -> Vec<String> {
+pub(crate) fn arguments(disk: &Disk, state: &std::path::Path) -> Vec<String> {
     vec![format!("--pin-dir={}", disk.path().join("pins").display()), format!("--state-dir={}", state.display())]
 }
 
-fn pins(disk: &Disk) -> Vec<PathBuf> {
+/// What is in that directory.
+#[track_caller]
+pub(crate) fn pins(disk: &Disk) -> Vec<PathBuf> {
     let entries = fs::read_dir(disk.path().join("pins")).expect("it is there");
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
 /// Long enough for the state file to be as things are.
-fn settle() {
+pub(crate) fn settle() {
     std::thread::sleep(std::time::Duration::from_secs(1));
 }
 
@@ -121,6 +131,39 @@ fn a_read_only_pin_directory() {
     assert_eq!(victims(&agent.exactly(1)), killed, "it watches, without a pin");
 }
 
+/// Nothing was ever pinned in it, so that the directory is missing too.
+fn a_read_only_bpf_file_system() {
+    let (disk, state) = (Disk::bpf("read-only-all"), world::directory("read-only-all-state"));
+    disk.make_read_only();
+    let mut agent = Agent::start(&arguments(&disk, &state));
+    agent.wait_for_log("cannot make the pin directory");
+    assert_eq!(agent.metric("oom_watcher_pinned"), Some(0.0));
+    let killed = kill(1);
+    assert_eq!(victims(&agent.exactly(1)), killed, "it watches, without a pin");
+    // A disk of another kind that refuses is not one that pins were ever possible on.
+    let disk = Disk::memory("read-only-other");
+    disk.make_read_only();
+    let said = Launch::new(&arguments(&disk, &state)).must_fail();
+    assert!(said.contains("is not in a BPF file system"), "{said}");
+}
+
+/// It watches without a pin, by the same hooks, and leaves nothing in the directory that would be taken for one.
+fn probes_that_cannot_be_pinned() {
+    let (disk, state) = (Disk::bpf("probes"), world::directory("probes-state"));
+    let mut agent = Agent::start(&arguments(&disk, &state));
+    agent.wait_for_log("is a probe of a kind that this kernel does not pin");
+    assert_eq!(agent.metric("oom_watcher_pinned"), Some(0.0));
+    assert_eq!(agent.metric(r#"oom_watcher_hook_attached{hook="out_of_memory",method="kprobe"}"#), Some(1.0));
+    let killed = kill(2);
+    assert_eq!(victims(&agent.exactly(2)), killed, "each once: no hook is left of the attempt");
+    settle();
+    agent.kill();
+    let killed = kill(2).len();
+    let agent = Agent::start(&arguments(&disk, &state));
+    assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(killed as f64), "nobody watched");
+    assert_eq!(agent.metric("oom_watcher_lost_events_total{stage=\"ring_buffer\"}"), Some(0.0));
+}
+
 fn no_bpf_file_system() {
     let dir = world::directory("no-bpf");
     let said = Launch::new(&[format!("--pin-dir={}", dir.display())]).must_fail();
@@ -144,22 +187,4 @@ fn the_ring_fills_while_nobody_reads() {
     let others = counted() - before - 150;
     account(&killed, &told, agent.metric(LOST).expect("it is counted from the start"), others);
     assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0), "they are counted as lost already");
-}
-
-/// The old one is asked to end and the new one starts while processes are killed without pause: each is told by one of them.
-fn a_rolling_update_under_kills() {
-    let (disk, state) = (Disk::bpf("rolling"), world::directory("rolling-state"));
-    let old = Agent::start(&arguments(&disk, &state));
-    let killing = std::thread::spawn(|| (0..10).flat_map(|_| kill(2)).collect::<Victims>());
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    old.signal(Signal::TERM);
-    let (status, mut told) = old.end();
-    assert!(status.success(), "{status}");
-    let by_old = told.len();
-    let agent = Agent::start(&arguments(&disk, &state));
-    let killed = killing.join().expect("the kills are made");
-    told.extend(agent.rest());
-    told.extend(agent.stop());
-    assert_eq!(victims(&told), killed);
-    println!("{} kills: {by_old} told by the old one", killed.len());
 }

@@ -24,7 +24,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     anywhere("allowed-calls", allowed_calls),
 ];
 
-/// First argument of a process of this suite that installs the filter and tries a call.
+/// What a watcher with a state file can do beside; a filter cannot see which file it is.
+const FOR_STATE: &[&str] = &["open-for-writing", "rename"];
+
+/// First argument of a process of this suite that installs the filter and tries a call: `errno` or `kill`, `state` or
+/// `stateless`, the call.
 pub(crate) const WORD: &str = "--try";
 
 /// What a watcher must not be able to do, and a call that would do it. None of the arguments would harm if it went through.
@@ -39,7 +43,6 @@ const FORBIDDEN: &[&str] = &[
     "perf_event_open",
     "fork",
     "socket-packet",
-    "open-for-writing",
     "map-executable",
     "unlink",
     "init_module",
@@ -55,6 +58,13 @@ fn status(agent: &Agent) -> Vec<String> {
     statuses.collect()
 }
 
+/// The value of a line of a status.
+#[track_caller]
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+    value.unwrap_or_else(|| panic!("no {name} in {status}"))
+}
+
 /// Every thread, with every option that makes it do more.
 fn no_power_is_kept() {
     let (disk, state) = (Disk::bpf("power"), world::directory("power-state"));
@@ -62,10 +72,15 @@ fn no_power_is_kept() {
     let mut agent = Agent::start(&[pins, format!("--state-dir={}", state.display())]);
     let killed = kill(1);
     assert_eq!(victims(&agent.exactly(1)), killed);
+    let own = fs::read_to_string("/proc/self/status").expect("it can be read");
+    // Two beside those that it was started with. The number is told since Linux 5.9.
+    let filters = (field(&own, "Seccomp_filters").parse::<u32>().expect("a number") + 2).to_string();
     for status in status(&agent) {
-        for line in ["Seccomp:\t2", "Seccomp_filters:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
-            // The number of filters is told since Linux 5.9.
-            assert!(status.contains(line), "{line} is not in {status}");
+        for (name, value) in [("Seccomp", "2"), ("Seccomp_filters", &filters), ("NoNewPrivs", "1")] {
+            assert_eq!(field(&status, name), value, "{name} in {status}");
+        }
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(&status, set), "0000000000000000", "{set} in {status}");
         }
     }
     assert_eq!(agent.metric("oom_watcher_seccomp"), Some(1.0));
@@ -74,37 +89,50 @@ fn no_power_is_kept() {
 
 fn the_filter_can_be_off() {
     let agent = Agent::start(&["--seccomp=off"]);
-    assert!(status(&agent).iter().all(|status| status.contains("Seccomp:\t0")));
+    let own = fs::read_to_string("/proc/self/status").expect("it can be read");
+    for status in status(&agent) {
+        for name in ["Seccomp", "Seccomp_filters"] {
+            assert_eq!(field(&status, name), field(&own, name), "as it was started");
+        }
+    }
     assert_eq!(agent.metric("oom_watcher_seccomp"), Some(0.0));
     agent.stop();
 }
 
 #[track_caller]
-fn attempt(action: &str, call: &str) -> std::process::ExitStatus {
-    Command::new("/proc/self/exe").args([WORD, action, call]).status().expect("the suite starts itself")
+fn attempt(action: &str, state: &str, call: &str) -> std::process::ExitStatus {
+    Command::new("/proc/self/exe").args([WORD, action, state, call]).status().expect("the suite starts itself")
 }
 
 fn forbidden_calls() {
-    for call in FORBIDDEN {
-        let refused = attempt("errno", call);
-        assert_eq!(refused.code(), Some(libc::EPERM), "{call} is refused with EPERM");
-        let killed = attempt("kill", call);
-        assert_eq!(killed.signal(), Some(libc::SIGSYS), "{call} ends the process");
+    for state in ["stateless", "state"] {
+        for call in FORBIDDEN {
+            let refused = attempt("errno", state, call);
+            assert_eq!(refused.code(), Some(libc::EPERM), "{call} is refused with EPERM ({state})");
+            let killed = attempt("kill", state, call);
+            assert_eq!(killed.signal(), Some(libc::SIGSYS), "{call} ends the process ({state})");
+        }
+    }
+    for call in FOR_STATE {
+        assert_eq!(attempt("errno", "stateless", call).code(), Some(libc::EPERM), "{call} is refused with EPERM");
+        assert_eq!(attempt("kill", "stateless", call).signal(), Some(libc::SIGSYS), "{call} ends the process");
+        // It goes through, and there is nothing at the path.
+        assert_eq!(attempt("kill", "state", call).code(), Some(libc::ENOENT), "{call} is for a state file");
     }
 }
 
 /// What the C library can do without is refused quietly even where unexpected calls kill, and threads can be started.
 fn allowed_calls() {
     for (call, code) in [("socket-netlink", libc::ENOSYS), ("clone3", libc::ENOSYS), ("thread", 0), ("read", 0)] {
-        assert_eq!(attempt("kill", call).code(), Some(code), "{call}");
+        assert_eq!(attempt("kill", "stateless", call).code(), Some(code), "{call}");
     }
 }
 
 /// The process that tries: its exit code is the error number.
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let action = if arguments[0] == "kill" { Seccomp::Kill } else { Seccomp::Errno };
-    seccomp::install(action, false).expect("the filter is installed");
-    let failed = match arguments[1].as_str() {
+    seccomp::install(action, arguments[1] == "state").expect("the filter is installed");
+    let failed = match arguments[2].as_str() {
         "thread" => std::thread::Builder::new().spawn(|| {}).map_or(true, |thread| thread.join().is_err()),
         "read" => !Path::new("/proc/self/status").exists() || fs::read("/proc/vmstat").is_err(),
         call => return try_call(call),
@@ -144,6 +172,7 @@ fn system_call(call: &str) -> (libc::c_long, [usize; 5]) {
             let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             (libc::SYS_mmap, [0, 4096, protection as usize, flags as usize, none])
         }
+        "rename" => (libc::SYS_renameat, [here, path, here, path, 0]),
         "unlink" => (libc::SYS_unlinkat, [here, path, 0, 0, 0]),
         "init_module" => (libc::SYS_init_module, [0, 0, path, 0, 0]),
         "io_uring_setup" => (libc::SYS_io_uring_setup, nothing),

@@ -8,8 +8,7 @@ use crate::{
     Scenario,
     agent::Agent,
     anywhere,
-    cgroup::Cgroup,
-    kills::{Gap, counted, kill, kill_in, victims},
+    kills::{Gap, counted, kill, victims},
     world::{self, Disk},
 };
 
@@ -19,8 +18,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     anywhere("a-state-that-cannot-be-used", a_state_that_cannot_be_used),
     anywhere("another-boot", another_boot),
     anywhere("the-disk-of-the-state-is-full", the_disk_of_the_state_is_full),
+    anywhere("the-disk-of-the-state-is-read-only", the_disk_of_the_state_is_read_only),
+    anywhere("the-disk-of-the-state-is-stuck", the_disk_of_the_state_is_stuck),
+    anywhere("a-pipe-for-a-state", a_pipe_for_a_state),
     anywhere("sigterm-drains", sigterm_drains),
-    anywhere("kills-while-it-ends", kills_while_it_ends),
 ];
 
 const UNWATCHED: &str = "oom_watcher_unwatched_kills";
@@ -52,7 +53,7 @@ fn the_gap_after_a_kill_9() {
     let reported = counted();
     let gap = Gap::open(|| {
         // It follows within a second, or later where others on the machine are killed too.
-        while kept(&dir) < reported {
+        while kept(&dir, "/kernel_kills") < reported {
             thread::sleep(Duration::from_millis(50));
         }
         drop(agent.kill());
@@ -99,6 +100,57 @@ fn the_disk_of_the_state_is_full() {
     agent.stop();
 }
 
+/// The older state that is on it is the last that the next one knows.
+fn the_disk_of_the_state_is_read_only() {
+    let disk = Disk::memory("read-only-disk");
+    let mut agent = Agent::start(&arguments(disk.path()));
+    agent.exactly(0);
+    agent.stop();
+    let (written, before) = (kept(disk.path(), "/kernel_kills"), counted());
+    disk.make_read_only();
+    let mut agent = Agent::start(&arguments(disk.path()));
+    let killed = kill(2);
+    assert_eq!(victims(&agent.exactly(2)), killed, "kills are reported all the same");
+    agent.wait_for_log("Read-only file system");
+    let errors = agent.metric(r#"oom_watcher_state_errors_total{operation="write"}"#);
+    assert!(errors.is_some_and(|errors| errors >= 1.0), "{errors:?}");
+    agent.stop();
+    assert_eq!(kept(disk.path(), "/kernel_kills"), written);
+    let agent = Agent::start(&arguments(disk.path()));
+    let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
+    assert!(
+        (before - written + 2..=counted() - written).contains(&unwatched),
+        "the two that were told too: {unwatched}"
+    );
+}
+
+/// A write that never ends: a pipe that nobody reads is opened as a file on a disk that hangs.
+fn the_disk_of_the_state_is_stuck() {
+    let dir = world::directory("stuck");
+    world::pipe(&dir.join("state.new"));
+    let mut agent = Agent::start(&arguments(&dir));
+    for _ in 0..2 {
+        let killed = kill(2);
+        assert_eq!(victims(&agent.exactly(2)), killed, "kills are reported all the same");
+    }
+    agent.wait_for_metric(r#"oom_watcher_state_errors_total{operation="write"}"#, 0.0);
+    agent.signal(Signal::TERM);
+    agent.wait_for_log("could not be written in time");
+    let (status, told) = agent.end();
+    assert!(status.success() && told.is_empty(), "{status}");
+}
+
+/// In the place of the file there is a pipe, which is no state and is not waited for.
+fn a_pipe_for_a_state() {
+    let dir = world::directory("pipe");
+    world::pipe(&dir.join("state.json"));
+    let mut agent = Agent::start(&arguments(&dir));
+    assert_eq!(agent.metric(UNWATCHED), None);
+    agent.wait_for_log("is not a state file");
+    let gap = Gap::open(|| drop(agent.stop()));
+    gap.close(|| Agent::start(&arguments(&dir)));
+}
+
 /// What is in the ring buffer when it is asked to stop is reported before it ends.
 fn sigterm_drains() {
     let agent = Agent::start::<&str>(&[]);
@@ -109,43 +161,15 @@ fn sigterm_drains() {
     assert_eq!(victims(&agent.end().1), killed);
 }
 
-/// A name is searched for, which takes seconds, when it is asked to stop; what is killed meanwhile is told or counted.
-fn kills_while_it_ends() {
-    let (dir, links) = (world::directory("ends"), world::directory("ends-links"));
-    let [state] = arguments(&dir);
-    let mut agent = Agent::start(&[state.clone(), format!("--container-log-dir={}", links.display())]);
-    let outer = Cgroup::new("unnamed");
-    let kubepods = outer.child("kubepods");
-    let pod = kubepods.child("pod00000000-0000-4000-8000-000000000001");
-    let container = pod.child(&"c".repeat(64));
-    let first = kill_in(&container);
-    // Its record has been taken.
-    agent.wait_for_metric("oom_watcher_name_searches", 1.0);
-    let before = counted();
-    agent.signal(Signal::TERM);
-    thread::sleep(Duration::from_millis(500));
-    let meanwhile = kill(3);
-    let (status, told) = agent.end();
-    assert!(status.success(), "{status}");
-    let told = victims(&told);
-    assert!(told.contains(&first), "the search has ended and the kill is told");
-    let made = counted() - before;
-    let agent = Agent::start(&[state]);
-    let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
-    let untold = meanwhile.difference(&told).count() as u64;
-    println!("3 kills while it ended: {} told, {unwatched} counted as unwatched", 3 - untold);
-    assert!((untold..=made - 3 + untold).contains(&unwatched), "{unwatched} of {untold}");
-}
-
 fn boot() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot has an id");
     id[..8].to_owned()
 }
 
-/// The kernel's count in the state file.
+/// A figure in the state file, by its place.
 #[track_caller]
-fn kept(dir: &std::path::Path) -> u64 {
+pub(crate) fn kept(dir: &std::path::Path, figure: &str) -> u64 {
     let text = fs::read_to_string(dir.join("state.json")).expect("there is a state file");
     let state: serde_json::Value = serde_json::from_str(&text).expect("a state is JSON");
-    state["kernel_kills"].as_u64().expect("a number")
+    state.pointer(figure).and_then(serde_json::Value::as_u64).unwrap_or_else(|| panic!("no {figure} in {text}"))
 }

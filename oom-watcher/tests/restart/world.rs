@@ -7,6 +7,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
     mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount},
     thread::UnshareFlags,
 };
@@ -32,6 +33,13 @@ pub(crate) fn directory(name: &str) -> PathBuf {
     path
 }
 
+/// A named pipe, which who opens it waits for the other end.
+#[track_caller]
+pub(crate) fn pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0)
+        .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+}
+
 /// A file system of this suite, unmounted when dropped: with what is pinned in it.
 pub(crate) struct Disk(PathBuf);
 
@@ -40,6 +48,13 @@ impl Disk {
     pub(crate) fn bpf(name: &str) -> Self {
         let path = directory(name);
         mount("bpf", &path, "bpf", MountFlags::empty(), None).expect("a BPF file system");
+        Self(path)
+    }
+
+    /// A disk in memory.
+    pub(crate) fn memory(name: &str) -> Self {
+        let path = directory(name);
+        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), None).expect("a disk in memory");
         Self(path)
     }
 

@@ -40,6 +40,18 @@ impl Suite {
         }
     }
 
+    /// The guests that it is run in, each with arguments of its own: the container suite lasts long under emulation, and its
+    /// runtimes have nothing to do with one another.
+    pub(crate) const fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Kernel | Self::Restart => &[Part { name: "", arguments: &[] }],
+            Self::Containers => &[
+                Part { name: "-runc", arguments: &["--handler", "runc"] },
+                Part { name: "-crun", arguments: &["--handler", "crun"] },
+            ],
+        }
+    }
+
     /// What its guest's machine has, in MiB. The kernel suite's hundred cgroups have 400 together, and a process of each as much
     /// again in the kernel. containerd and what it starts lie in memory, and so does the image.
     pub(crate) const fn memory(self) -> u32 {
@@ -48,6 +60,14 @@ impl Suite {
             Self::Containers => 2048,
         }
     }
+}
+
+/// What one guest runs of a suite.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// Told apart by this in names of files.
+    pub(crate) name: &'static str,
+    pub(crate) arguments: &'static [&'static str],
 }
 
 /// Builds the first process of a guest of `arch`.

@@ -103,6 +103,7 @@ pub(crate) fn find(key: &str, arch: Arch) -> Result<&'static Kernel> {
 }
 
 /// A kernel that QEMU can start.
+#[derive(Clone)]
 pub(crate) struct Image {
     pub(crate) file: PathBuf,
     /// The version of the Debian package.

@@ -24,7 +24,7 @@ const PACKAGES: [&str; 4] = ["containerd", "runc", "crun", "busybox-static"];
 const PROGRAM_FOLDERS: [&str; 4] = ["bin", "sbin", "usr/bin", "usr/sbin"];
 const PROGRAMS: [&str; 6] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc", "crun", "busybox"];
 /// What the suite calls, in busybox.
-const APPLETS: [&str; 6] = ["sh", "tar", "sha256sum", "mount", "umount", "unshare"];
+const APPLETS: [&str; 8] = ["sh", "tar", "sha256sum", "mount", "umount", "unshare", "sed", "mkdir"];
 /// containerd gives each sandbox the machine's.
 const TEXTS: [(&str, &str); 4] = [
     ("etc/hosts", "127.0.0.1 localhost\n"),
