@@ -19,6 +19,8 @@ use crate::cgroup::{Cgroup, is_own};
 
 /// A guest under software emulation takes seconds to load the programs.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Bytes of a standard output that nobody reads, the least that there is: a line takes one or two KiB.
+const PIPE_BYTES: usize = 4096;
 /// How long it must stay silent for "no more events" to be believed.
 const SILENCE: Duration = Duration::from_millis(700);
 
@@ -41,6 +43,7 @@ pub(crate) struct Launch {
 /// A running agent; ended when dropped.
 pub(crate) struct Agent {
     child: Child,
+    unread: Option<ChildStdout>,
     events: Receiver<Value>,
     log: Receiver<String>,
     said: Vec<String>,
@@ -67,7 +70,7 @@ impl Launch {
         Self { command, cgroup: None, unread: false }
     }
 
-    /// Nobody reads its standard output.
+    /// Nobody reads its standard output, which holds a few lines.
     pub(crate) fn unread(mut self) -> Self {
         self.unread = true;
         self
@@ -109,13 +112,17 @@ impl Launch {
         let mut child = self.spawn();
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, events) = channel();
-        if !self.unread {
-            let stdout = child.stdout.take().expect("it is piped");
+        let stdout = child.stdout.take().expect("it is piped");
+        let unread = if self.unread {
+            rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).expect("a pipe can be made smaller");
+            Some(stdout)
+        } else {
             thread::spawn(move || read_events(stdout, &sender));
-        }
+            None
+        };
         let (sender, log) = channel();
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut agent = Agent { child, events, log, said: Vec::new(), port: 0 };
+        let mut agent = Agent { child, unread, events, log, said: Vec::new(), port: 0 };
         let line = agent.wait_for_log("address=127.0.0.1:");
         let digits = line.split("address=127.0.0.1:").nth(1).unwrap_or_default();
         let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
@@ -258,6 +265,18 @@ impl Agent {
             thread::sleep(Duration::from_millis(10));
         };
         (status, self.events.iter().collect())
+    }
+
+    /// The events that nobody has read, of one that has ended. The last line may have been cut off by the end: it is none.
+    #[track_caller]
+    pub(crate) fn read_at_last(&mut self) -> Vec<Value> {
+        assert!(self.has_ended().is_some(), "it runs");
+        let mut said = String::new();
+        let mut stdout = self.unread.take().expect("nobody has read it");
+        stdout.read_to_string(&mut said).expect("it can be read");
+        let whole = said.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let events = whole.lines().map(|line| serde_json::from_str(line).expect("a line is JSON"));
+        events.filter(is_ours).collect()
     }
 
     /// How it has ended; none: it runs.

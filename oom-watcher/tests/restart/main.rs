@@ -19,6 +19,7 @@ mod own;
 mod pinned;
 mod power;
 mod state;
+mod told;
 mod tracer;
 mod update;
 mod world;
@@ -47,9 +48,16 @@ fn main() -> ExitCode {
         _ => {}
     }
     world::enter();
-    let scenarios: Vec<Scenario> =
-        [state::SCENARIOS, pinned::SCENARIOS, update::SCENARIOS, power::SCENARIOS, faults::SCENARIOS, own::SCENARIOS]
-            .concat();
+    let scenarios: Vec<Scenario> = [
+        state::SCENARIOS,
+        pinned::SCENARIOS,
+        update::SCENARIOS,
+        told::SCENARIOS,
+        power::SCENARIOS,
+        faults::SCENARIOS,
+        own::SCENARIOS,
+    ]
+    .concat();
     let chosen = |name: &str| arguments.is_empty() || arguments.iter().any(|part| name.contains(part.as_str()));
     let (mut passed, mut failed, mut not_here) = (0, Vec::new(), 0);
     for Scenario { name, impossible, run } in scenarios.into_iter().filter(|scenario| chosen(scenario.name)) {
