@@ -199,14 +199,21 @@ impl Agent {
         std::iter::from_fn(|| self.events.recv_timeout(SILENCE).ok()).collect()
     }
 
+    /// Asks for /metrics and takes what comes, if anything does.
+    pub(crate) fn scrape(&self) -> String {
+        let mut page = Vec::new();
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+            // What it could not send is not there.
+            let _ = write!(stream, "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            let _ = stream.read_to_end(&mut page);
+        }
+        String::from_utf8_lossy(&page).into_owned()
+    }
+
     /// The value of a sample on /metrics; none: it is not there.
     #[track_caller]
     pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .expect("it takes the request");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("it answers");
+        let page = self.scrape();
         assert!(page.contains("# EOF"), "it answers with all: {page}");
         let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
         Some(value.trim().parse().expect("a number"))

@@ -88,7 +88,7 @@ fn too_little_memory() {
     witness.stop();
 }
 
-/// It gets no more memory while containers are made and killed, and ends in the middle of it; the next one tells or counts all
+/// It gets no more memory while containers are made and killed and its page is asked for, and ends in the middle of it; the next one tells or counts all
 /// that it has not told.
 fn memory_that_cannot_be_had() {
     let (disk, state, links) = (Disk::bpf("poor"), world::directory("poor-state"), world::directory("poor-links"));
@@ -101,10 +101,11 @@ fn memory_that_cannot_be_had() {
     let mut killed = Victims::new();
     let mut containers = 0..CONTAINERS_MAX;
     while agent.has_ended().is_none() {
-        // Each is a name and series at zero.
+        // Each is a name, and series at zero for who scrapes.
         containers.by_ref().take(100).for_each(|number| link(&links, number));
         assert!(!containers.is_empty(), "it goes on without memory: {}", agent.said());
         killed.extend(kill(1));
+        agent.scrape();
     }
     let (status, old) = agent.end();
     killed.extend(kill(3));

