@@ -99,11 +99,13 @@ pub(super) fn init_and_ephemeral(stage: &Stage) -> Watch {
     watch
 }
 
+/// In six pods, of five containers and with some overhead: five full containers and the sandbox are more than the sum of the
+/// containers' limits, and then it would be the pod's limit that runs out.
 pub(super) fn thirty_at_once(stage: &Stage) -> Watch {
     let kubelet = stage.kubelet();
     let watch = watch(&kubelet);
     let pods: Vec<Pod> =
-        (0..6).map(|number| kubelet.run_pod(&format!("herd-{number}"), Qos::Burstable, Some(5 * LIMIT))).collect();
+        (0..6).map(|number| kubelet.run_pod(&format!("herd-{number}"), Qos::Burstable, Some(6 * LIMIT))).collect();
     let names: Vec<String> = (0..5).map(|number| format!("app-{number}")).collect();
     let containers: Vec<Container> =
         pods.iter().flat_map(|pod| names.iter().map(move |name| pod.run_container(spec(name, ON_SIGNAL), 0))).collect();
