@@ -101,11 +101,7 @@ def test_the_runbook_has_no_alert_that_does_not_exist():
 
 def test_annotations_use_only_labels_that_the_alert_has():
     for name, rule in alerts().items():
-        has = (
-            contract.labels_in(rule["expr"])
-            | {"workload"}
-            | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
-        )
+        has = contract.labels_of(rule["expr"]) | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
         used = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
         assert used <= has, name
 
@@ -144,6 +140,14 @@ def test_promtool_parses_every_query(tmp_path: Path, with_promtool):
 
 def test_promtool_would_notice_a_broken_query(tmp_path: Path, with_promtool):
     assert promtool.parse_errors({"broken": "sum(rate(oom_kills_total[5m])"}, tmp_path) != ""
+
+
+def test_a_workload_is_the_same_in_alerts_and_dashboard():
+    told = {name: query for name, query in all_queries().items() if "workload" in query}
+    assert set(told) == {"alert OOMKill", "alert OOMKillLoop", "dashboard Kills by workload (A)"}
+    quoted = [re.findall(r'"([^"]*)"', query) for query in told.values()]
+    patterns = {tuple(text for text in texts if "(" in text) for texts in quoted}
+    assert len(patterns) == 1 and len(*patterns) == 3, patterns
 
 
 @pytest.mark.parametrize("name", all_queries())
