@@ -98,10 +98,18 @@ def test_only_state_and_pins_are_mounted_writable():
     paths = {"stateDir": "/var/lib/oom-watcher", "pinDir": "/sys/fs/bpf/oom-watcher"}
     pod, container = helm.agent(helm.render({"config": paths}))
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount["readOnly"]}
-    assert writable == set(paths.values())
+    assert writable == {"/var/lib/oom-watcher", "/pins"}
     types = {volume["hostPath"]["path"]: volume["hostPath"]["type"] for volume in pod["volumes"]}
     assert all(types[path] == "DirectoryOrCreate" for path in paths.values())
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_nothing_is_mounted_below_sys_where_no_runtime_can_make_the_place():
+    _, container = helm.agent(helm.render({"config": {"pinDir": "/sys/fs/bpf/oom-watcher"}}))
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert given["PIN_DIR"] == places["pins"]
+    assert not any(place.startswith(("/sys", "/proc", "/dev")) for place in places.values())
 
 
 def check_confinement(pod: dict, container: dict, values: dict) -> None:
@@ -128,7 +136,8 @@ def check_mounts(pod: dict, container: dict, values: dict) -> None:
     writable = {config[name] for name in WRITABLE} - {""}
     read_only = {"/var/log/containers", config["podLogDir"], config["crioBundleDir"], config["criSocket"]} - {""}
     assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == writable | read_only, values
-    mounts = {mount["mountPath"]: mount["readOnly"] for mount in container["volumeMounts"]}
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    mounts = {paths[mount["name"]]: mount["readOnly"] for mount in container["volumeMounts"]}
     assert mounts == dict.fromkeys(writable, False) | dict.fromkeys(read_only, True), values
 
 

@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.build_only {
         return Ok(());
     }
-    proof.complete()?;
+    proof.complete(&revision()?)?;
     let page = Page { write: options.write_docs };
     if !options.guest.is_empty() {
         return guest::run_all(options, &proof, &folder, &page);
@@ -104,9 +104,9 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
         ("BUILDPLATFORM", &format!("linux/{}", Arch::own())),
         ("BUILDARCH", Arch::own().debian()),
         ("VERSION", env!("CARGO_PKG_VERSION")),
-        ("REVISION", &process::output(git().args(["rev-parse", "HEAD"]))?),
+        ("REVISION", &revision()?),
     ] {
-        command.args(["--build-arg", &format!("{name}={}", value.trim_end())]);
+        command.args(["--build-arg", &format!("{name}={value}")]);
     }
     command.args(["--tag", &tag, "--file", "Dockerfile.production", "."]).current_dir(paths::workspace());
     process::run(&mut command)?;
@@ -117,10 +117,11 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
     process::run(buildah.command().args(["push", "--quiet", &tag, &destination]))
 }
 
-fn git() -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(paths::workspace());
-    command
+/// The commit that is checked out.
+fn revision() -> Result<String> {
+    let mut git = Command::new("git");
+    let revision = process::output(git.args(["rev-parse", "HEAD"]).current_dir(paths::workspace()))?;
+    Ok(revision.trim_end().to_owned())
 }
 
 fn absolute(folder: PathBuf) -> Result<PathBuf> {
