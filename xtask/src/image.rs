@@ -83,7 +83,7 @@ fn prove_here(proof: &Proof, folder: &Path, page: &Page) -> Result<()> {
     let mut tests = Command::new(paths::workspace().join("tests/image/run.sh"));
     tests.env("OOM_WATCHER_PROOF", proof.folder()).env("OOM_WATCHER_RESULTS", &results);
     process::run(tests.arg("-s"))?;
-    page.settle_reasons(&results)
+    page.settle_machine(&results)
 }
 
 /// Builds the image and writes it as a registry would give it.
