@@ -41,13 +41,16 @@ def test_the_page_of_an_agent_in_trouble(node: Node) -> None:
         (links / f"web-{number}_shop_app-{number:064x}.log").symlink_to("/var/log/pods/nowhere")
     with node.container("crun", troubled(node, links, counted), "trouble") as agent:
         ready(node, agent)
+        # Whose series are there before a kill is alive, and not dropped for another's.
+        agent.until("a series for each container", lambda: page_with(node, "oom_kills_total{", NAMED))
         kill(node, 0)
         before = agent.until("counted", lambda: page_with(node, "oom_incidents_total{"))
         for number in [0] * LOOPS + list(range(1, NAMED)):
             kill(node, number)
         above_zero(node, agent, "oom_watcher_series_refused_total")
-        # Root without any other capability is a user like others, and a name that is missed has the directory read again.
+        # Root without any other capability is a user like others; a directory that is moved is opened anew.
         links.chmod(0)
+        links.rename(node.folder / "moved-links")
         kill(node, NAMED)
         flood(node, agent)
         raise_count(counted)

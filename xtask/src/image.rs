@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use self::{buildah::Buildah, privileges::Page, proof::Proof};
 use crate::{paths, process, vm::kernels::Arch};
@@ -41,6 +42,9 @@ pub(crate) struct Options {
     /// Take the image as the last build left it
     #[arg(long, conflicts_with_all = ["builder", "build_only"])]
     no_build: bool,
+    /// Build a second time, and compare what came out
+    #[arg(long, conflicts_with = "no_build")]
+    twice: bool,
     /// Write the tables of docs/security.md instead of checking them
     #[arg(long)]
     write_docs: bool,
@@ -61,7 +65,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = paths::make(&absolute(paths::target())?.join("image"))?;
     let proof = Proof::at(&folder, options.arch)?;
     if !options.no_build {
-        build(&Buildah::new(&folder)?, &folder, &proof.layout(), options)?;
+        let buildah = Buildah::new(&folder)?;
+        build(&buildah, &folder, &proof.layout(), options)?;
+        if options.twice {
+            let second = folder.join("second");
+            build(&buildah, &folder, &second, options)?;
+            reproducible(&proof.layout(), &second)?;
+        }
     }
     println!("the image is in {}", proof.layout().display());
     if options.build_only {
@@ -115,6 +125,25 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
     }
     let destination = format!("oci:{}:{}", layout.display(), env!("CARGO_PKG_VERSION"));
     process::run(buildah.command().args(["push", "--quiet", &tag, &destination]))
+}
+
+/// Compares two layouts of one image: its manifest names configuration and layers by their bytes.
+fn reproducible(first: &Path, second: &Path) -> Result<()> {
+    let manifest = |layout: &Path| -> Result<(String, String)> {
+        let index: Value = read_json(&layout.join("index.json"))?;
+        let digest = index["manifests"][0]["digest"].as_str().context("the index names no manifest")?;
+        let blob = layout.join("blobs").join(digest.replace(':', "/"));
+        Ok((digest.to_owned(), read_json(&blob)?.to_string()))
+    };
+    let (one, other) = (manifest(first)?, manifest(second)?);
+    ensure!(one == other, "two builds of the same sources differ:\n{}\n{}", one.1, other.1);
+    println!("reproducible: two builds gave {}", one.0);
+    Ok(())
+}
+
+fn read_json(file: &Path) -> Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
 }
 
 /// The commit that is checked out.
