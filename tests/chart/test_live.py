@@ -12,7 +12,14 @@ from charttool.paths import FIXTURES
 
 
 # Pod and container that were killed most.
-APP = ("checkout-7c9d8f6b5d-x7k2p", "app")
+APP = ("checkout-6bd9c-x7k2p", "app")
+
+
+VERSION = next(
+    labels["version"]
+    for name, labels, _ in contract.series((FIXTURES / "agent-after.txt").read_text())
+    if name == "oom_watcher_build_info"
+)
 
 
 def figures(name: str, label: str) -> dict[tuple[str, ...], float]:
@@ -94,7 +101,7 @@ EXPECTED: dict[str, tuple[tuple[str, ...], dict[tuple[str, ...], float]]] = {
     "Incidents by container (E)": (("pod", "container"), {APP: 1}),
     "Watchers (A)": (("node",), {("node-1",): 1}),
     "Hooks (A)": (("hook",), figures("oom_watcher_hook_attached", "hook")),
-    "Versions (A)": (("version",), {("0.1.0",): 1}),
+    "Versions (A)": (("version",), {(VERSION,): 1}),
     "Lost events (A)": (("stage",), {}),
     "Missed kills (A)": (("node",), {}),
     "Missed kills (B)": (("node",), {}),

@@ -42,41 +42,67 @@ def test_every_alert_has_a_test_in_which_it_fires():
     assert all(f'alertname="{name}", alertstate="firing"' in tested for name in alerts())
 
 
-def pages_as_series() -> list[dict]:
-    """The agent's page before and after kills, as promtool's input: ten minutes of the one, then of the other."""
+def pages_as_series(kind: str = "", minutes: int = 10) -> list[dict]:
+    """An agent's page before and after kills, as promtool's input: ten minutes of the one, then of the other."""
     before, after = (
         {
-            (name, tuple(labels.items())): value
-            for name, labels, value in contract.series((FIXTURES / f"agent-{when}.txt").read_text())
+            (name, tuple(({"node": "node-1"} | labels).items())): value
+            for name, labels, value in contract.series((FIXTURES / f"agent-{kind}{when}.txt").read_text())
         }
         for when in ("before", "after")
     )
     found = []
     for (name, labels), value in after.items():
         text = ", ".join(f'{key}="{inner}"' for key, inner in labels)
-        first = before.get((name, labels), "_")
+        first = before.get((name, labels), "_").replace("@NOW@", "0")
         last = value.replace("@NOW@", "600")
-        found.append({"series": f"{name}{{{text}}}", "values": f"{first}x10 {last}x10"})
-    return [*found, {"series": 'up{job="oom-watcher", node="node-1"}', "values": "1x20"}]
+        found.append({"series": f"{name}{{{text}}}", "values": f"{first}x10 {last}x{minutes}"})
+    return [*found, {"series": 'up{job="oom-watcher", node="node-1"}', "values": f"1x{minutes + 10}"}]
+
+
+def fired(folder: Path, series: list[dict], expected: dict[str, list[str]]) -> None:
+    """Which alerts fire at which time, on these series."""
+    tests = [
+        {
+            "expr": 'ALERTS{alertstate="firing"}',
+            "eval_time": time,
+            "exp_samples": [{"labels": f"ALERTS{{alertstate=\"firing\", {labels}}}", "value": 1} for labels in alerts],
+        }
+        for time, alerts in expected.items()
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    (folder / "alerts_test.yaml").write_text(
+        yaml.safe_dump({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": [test]})
+    )
+    run_promtool_test(folder, groups())
+
+
+NODE = 'node="node-1"'
+KILL = 'alertname="OOMKill", severity="warning", {}'
+ON_KILLS = [
+    KILL.format('namespace="shop", workload="checkout", container="app"'),
+    KILL.format('namespace="data", workload="postgres", container="postgres"'),
+    f'alertname="OOMNodeOutOfMemory", severity="critical", {NODE}, scope="node"',
+]
+LOOPING = 'namespace="shop", workload="web", container="app"'
+# Pods without an owner that anybody knew, and one that has no name.
+IN_TROUBLE = {
+    "13m": [],
+    "27m": [],
+}
 
 
 def test_alerts_fire_on_what_an_agent_shows(tmp_path: Path, with_promtool):
-    kill = 'ALERTS{{alertname="OOMKill", alertstate="firing", severity="warning", {}}}'
-    fired = [
-        kill.format('namespace="shop", workload="checkout", container="app"'),
-        kill.format('namespace="data", workload="postgres", container="postgres"'),
-        'ALERTS{alertname="OOMNodeOutOfMemory", alertstate="firing", severity="critical", node="node-1", scope="node"}',
-    ]
-    expected = {
-        "expr": "ALERTS",
-        "eval_time": "13m",
-        "exp_samples": [{"labels": labels, "value": 1} for labels in fired],
-    }
-    test = {"interval": "1m", "input_series": pages_as_series(), "promql_expr_test": [expected]}
-    (tmp_path / "alerts_test.yaml").write_text(
-        yaml.safe_dump({"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": [test]})
-    )
-    run_promtool_test(tmp_path, groups())
+    fired(tmp_path, pages_as_series(), {"13m": ON_KILLS})
+
+
+def test_alerts_fire_on_what_an_agent_in_trouble_shows(tmp_path: Path, with_promtool):
+    fired(tmp_path, pages_as_series("trouble-", 40), IN_TROUBLE)
+
+
+def test_every_alert_fires_on_a_page_of_an_agent_but_those_without_one():
+    on_pages = " ".join([*ON_KILLS, *IN_TROUBLE["13m"], *IN_TROUBLE["27m"]])
+    assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {"OOMWatcherDown", "OOMWatcherAbsent"}
 
 
 def test_promtool_accepts_the_rules(tmp_path: Path, with_promtool):
@@ -101,11 +127,7 @@ def test_the_runbook_has_no_alert_that_does_not_exist():
 
 def test_annotations_use_only_labels_that_the_alert_has():
     for name, rule in alerts().items():
-        has = (
-            contract.labels_in(rule["expr"])
-            | {"workload"}
-            | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
-        )
+        has = contract.labels_of(rule["expr"]) | (contract.TARGET_LABELS if "up{" in rule["expr"] else set())
         used = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
         assert used <= has, name
 
@@ -146,6 +168,14 @@ def test_promtool_would_notice_a_broken_query(tmp_path: Path, with_promtool):
     assert promtool.parse_errors({"broken": "sum(rate(oom_kills_total[5m])"}, tmp_path) != ""
 
 
+def test_a_workload_is_the_same_in_alerts_and_dashboard():
+    told = {name: query for name, query in all_queries().items() if "workload" in query}
+    assert set(told) == {"alert OOMKill", "alert OOMKillLoop", "dashboard Kills by workload (A)"}
+    quoted = [re.findall(r'"([^"]*)"', query) for query in told.values()]
+    patterns = {tuple(text for text in texts if "(" in text) for texts in quoted}
+    assert len(patterns) == 1 and len(*patterns) == 3, patterns
+
+
 @pytest.mark.parametrize("name", all_queries())
 def test_queries_read_only_what_the_agent_exports(name: str):
     query = all_queries()[name]
@@ -184,13 +214,15 @@ def test_panels_do_not_overlap_and_have_titles_and_descriptions():
 
 
 def test_the_fixture_pages_keep_the_contract():
-    assert contract.differences((FIXTURES / "agent-after.txt").read_text()) == []
+    assert {file.name: contract.differences(file.read_text()) for file in FIXTURES.glob("agent-*.txt")} == {
+        f"agent-{name}.txt": [] for name in ("before", "after", "trouble-before", "trouble-after")
+    }
 
 
 def test_the_fixture_pages_have_every_family_of_the_agent_and_no_other():
     stated = set(re.findall(r"^\| `(oom_\w+)` \|", (DOCS / "metrics.md").read_text(), re.MULTILINE))
-    for when in ("before", "after"):
-        page = (FIXTURES / f"agent-{when}.txt").read_text()
+    for file in FIXTURES.glob("agent-*.txt"):
+        page = file.read_text()
         suffixes = {"counter": "_total", "info": "_info", "gauge": "", "histogram": ""}
         declared = re.findall(r"^# TYPE (\S+) (\w+)", page, re.MULTILINE)
         assert {name + suffixes[kind] for name, kind in declared} == stated, "cargo xtask image --guest 6.1 --write-pages"

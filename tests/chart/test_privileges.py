@@ -1,10 +1,13 @@
-"""The least privilege: in every combination of switches the DaemonSet has what its values ask for and nothing else."""
+"""The least privilege: however its switches are combined, the DaemonSet has what its values ask for and nothing else."""
 
 import itertools
 
+import helm_python
 import pytest
+import yaml
 
 from charttool import helm
+from charttool.paths import CHART
 
 SWITCHES = {
     "config.kubernetesEnrichment": (True, False),
@@ -12,16 +15,23 @@ SWITCHES = {
     "config.podLogDir": ("", "/var/log/pods"),
     "config.crioBundleDir": ("", "/var/lib/containers/storage/overlay-containers"),
     "config.criSocket": ("", "/run/containerd/containerd.sock"),
+    "config.stateDir": ("", "/var/lib/oom-watcher"),
+    "config.pinDir": ("", "/sys/fs/bpf/oom-watcher"),
     "capabilities.sysResource": (False, True),
+    "capabilities.syslog": (False, True),
     "capabilities.sysAdmin": (False, True),
     "rbac.create": (True, False),
+    "rbac.listPods": (False, True),
+    "selinux.enabled": (False, True),
     "openshift.enabled": (False, True),
 }
+WRITABLE = ("stateDir", "pinDir")
 
 
 def combinations() -> list[dict]:
-    """Every combination of the switches, as values."""
-    return [nested(dict(zip(SWITCHES, chosen, strict=True))) for chosen in itertools.product(*SWITCHES.values())]
+    """Any three switches in every combination of theirs with the rest at their defaults, and all switches turned."""
+    turned = [set(chosen) for count in range(4) for chosen in itertools.combinations(SWITCHES, count)] + [set(SWITCHES)]
+    return [nested({name: values[name in chosen] for name, values in SWITCHES.items()}) for chosen in turned]
 
 
 def nested(flat: dict) -> dict:
@@ -56,8 +66,26 @@ def test_defaults_are_exactly_the_documented_privileges():
     ]
 
 
+def grants_what_nothing_uses(values: dict) -> bool:
+    """Whether the chart refuses these values."""
+    return values["rbac"]["listPods"] and not (values["rbac"]["create"] and values["config"]["kubernetesEnrichment"])
+
+
+def test_every_value_that_widens_what_the_agent_may_is_a_switch():
+    widening = {"podLogDir", "crioBundleDir", "criSocket", *WRITABLE}
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert {f"capabilities.{name}" for name in defaults["capabilities"]} <= set(SWITCHES)
+    assert {f"config.{name}" for name in defaults["config"] if name in widening} <= set(SWITCHES)
+    paths = {name for name, value in defaults["config"].items() if name.endswith(("Dir", "Socket"))}
+    assert paths - {"containerLogDir"} == widening, "a directory that is no switch"
+
+
 def test_nothing_is_granted_unasked_in_any_combination():
     for values in combinations():
+        if grants_what_nothing_uses(values):
+            with pytest.raises(helm_python.HelmError, match="rbac.listPods"):
+                helm.render(values)
+            continue
         objects = helm.render(values)
         pod, container = helm.agent(objects)
         check_confinement(pod, container, values)
@@ -70,10 +98,18 @@ def test_only_state_and_pins_are_mounted_writable():
     paths = {"stateDir": "/var/lib/oom-watcher", "pinDir": "/sys/fs/bpf/oom-watcher"}
     pod, container = helm.agent(helm.render({"config": paths}))
     writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount["readOnly"]}
-    assert writable == set(paths.values())
+    assert writable == {"/var/lib/oom-watcher", "/pins"}
     types = {volume["hostPath"]["path"]: volume["hostPath"]["type"] for volume in pod["volumes"]}
     assert all(types[path] == "DirectoryOrCreate" for path in paths.values())
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_nothing_is_mounted_below_sys_where_no_runtime_can_make_the_place():
+    _, container = helm.agent(helm.render({"config": {"pinDir": "/sys/fs/bpf/oom-watcher"}}))
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    given = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert given["PIN_DIR"] == places["pins"]
+    assert not any(place.startswith(("/sys", "/proc", "/dev")) for place in places.values())
 
 
 def check_confinement(pod: dict, container: dict, values: dict) -> None:
@@ -82,12 +118,14 @@ def check_confinement(pod: dict, container: dict, values: dict) -> None:
     assert context["readOnlyRootFilesystem"] is True, values
     assert not (pod["hostNetwork"] or pod["hostPID"] or pod["hostIPC"]), values
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", values
-    assert ("seLinuxOptions" in context) == values["openshift"]["enabled"], values
+    labelled = values["openshift"]["enabled"] or values["selinux"]["enabled"]
+    assert context.get("seLinuxOptions") == ({"type": "spc_t"} if labelled else None), values
 
 
 def check_capabilities(container: dict, values: dict) -> None:
     expected = {"BPF", "PERFMON"}
     expected |= {"SYS_RESOURCE"} if values["capabilities"]["sysResource"] else set()
+    expected |= {"SYSLOG"} if values["capabilities"]["syslog"] else set()
     expected |= {"SYS_ADMIN"} if values["capabilities"]["sysAdmin"] else set()
     capabilities = container["securityContext"]["capabilities"]
     assert capabilities["drop"] == ["ALL"] and set(capabilities["add"]) == expected, values
@@ -95,10 +133,12 @@ def check_capabilities(container: dict, values: dict) -> None:
 
 def check_mounts(pod: dict, container: dict, values: dict) -> None:
     config = values["config"]
-    expected = {"/var/log/containers", config["podLogDir"], config["crioBundleDir"], config["criSocket"]} - {""}
-    assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == expected, values
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == expected, values
-    assert all(mount["readOnly"] for mount in container["volumeMounts"]), values
+    writable = {config[name] for name in WRITABLE} - {""}
+    read_only = {"/var/log/containers", config["podLogDir"], config["crioBundleDir"], config["criSocket"]} - {""}
+    assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == writable | read_only, values
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    mounts = {paths[mount["name"]]: mount["readOnly"] for mount in container["volumeMounts"]}
+    assert mounts == dict.fromkeys(writable, False) | dict.fromkeys(read_only, True), values
 
 
 def check_api_rights(objects: list[dict], pod: dict, values: dict) -> None:
@@ -107,6 +147,7 @@ def check_api_rights(objects: list[dict], pod: dict, values: dict) -> None:
     assert pod["automountServiceAccountToken"] is uses_api, values
     roles = [found for found in objects if found["kind"] == "ClusterRole"]
     assert len(roles) == (1 if uses_api and values["rbac"]["create"] else 0), values
+    listed = {("", "pods", "list")} if values["rbac"]["listPods"] else set()
     for role in roles:
         granted = {
             (group, what, verb)
@@ -115,7 +156,7 @@ def check_api_rights(objects: list[dict], pod: dict, values: dict) -> None:
             for what in rule["resources"]
             for verb in rule["verbs"]
         }
-        expected = {("", "pods", "get")} if config["kubernetesEnrichment"] else set()
+        expected = {("", "pods", "get")} | listed if config["kubernetesEnrichment"] else set()
         expected |= {("events.k8s.io", "events", verb) for verb in ("create", "patch") if config["kubernetesEvents"]}
         assert granted == expected, values
 

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from charttool import contract, generated, golden, helm, manifests
+from charttool import cluster, contract, generated, golden, helm, manifests
 from charttool.paths import CHART, K8S, ROOT
 
 # The oldest version that Chart.yaml admits and the newest whose schema there is.
@@ -223,13 +223,16 @@ def test_dashboard_config_map_carries_the_dashboard():
 
 
 @pytest.mark.parametrize(
-    ("values", "made"),
+    ("version", "values", "made"),
     [
-        ({}, False),
-        ({"priorityQuota": {"create": "always"}}, True),
-        ({"priorityQuota": {"create": "always"}, "priorityClassName": ""}, False),
+        ("v1.31.1", {}, False),
+        ("v1.31.1-gke.1678000", {}, True),
+        ("v1.31.1-gke.1678000", {"priorityQuota": {"create": "never"}}, False),
+        ("v1.31.1-gke.1678000", {"priorityClassName": ""}, False),
+        ("v1.31.1", {"priorityQuota": {"create": "always"}}, True),
+        ("v1.31.1", {"priorityQuota": {"create": "always"}, "priorityClassName": ""}, False),
     ],
-    ids=["auto, not on GKE", "always", "no system priority"],
+    ids=["not on GKE", "on GKE", "never", "on GKE, no system priority", "always", "no system priority"],
 )
-def test_priority_quota_only_where_a_system_priority_needs_it(values: dict, made: bool):
-    assert any(found["kind"] == "ResourceQuota" for found in helm.render(values)) is made
+def test_priority_quota_only_where_a_system_priority_needs_it(version: str, values: dict, made: bool):
+    assert any(found["kind"] == "ResourceQuota" for found in cluster.install(version, values)) is made

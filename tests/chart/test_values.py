@@ -6,7 +6,7 @@ import helm_python
 import pytest
 import yaml
 
-from charttool import generated, helm, readme
+from charttool import cluster, generated, helm, readme
 from charttool.paths import CHART
 
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -117,11 +117,16 @@ def test_global_values_of_a_parent_chart_are_accepted():
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "scraped twice.*Enable one"),
         ({"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}, "set service.enabled=true"),
         ({"serviceAccount": {"create": False}}, "Name an account"),
+        ({"rbac": {"listPods": True, "create": False}}, "rbac.create=false leaves out.*your own role"),
         ({"rbac": {"listPods": True}, "config": {"kubernetesEnrichment": False}}, "a right that nothing uses"),
         ({"config": {"metricsAddress": "127.0.0.1"}}, "loopback.*Leave it empty"),
         ({"config": {"metricsAddress": "::1"}}, "loopback"),
         ({"extraEnv": [{"name": "METRICS_PORT", "value": "1"}]}, "extraEnv sets METRICS_PORT"),
         ({"extraEnv": [{"name": "NODE_NAME", "value": "x"}]}, "extraEnv sets NODE_NAME"),
+        ({"extraArgs": ["--metrics-port=9090"]}, "extraArgs sets --metrics-port, which the chart sets"),
+        ({"extraArgs": ["--rust-log", "debug", "--node-name", "x"]}, "extraArgs sets --rust-log, which"),
+        ({"extraArgs": ["--cri-socket=/run/x.sock"]}, "extraArgs sets --cri-socket, which"),
+        ({"config": {"maxSeries": 60000}}, "64Mi, which does not hold config.maxSeries .60000, at 1Ki each"),
         ({"config": {"ringBufferSize": 67108864}}, "64Mi, which does not hold config.ringBufferSize .67108864 bytes"),
         ({"resources": {"limits": {"memory": "16Mi"}}}, "would be killed at its start"),
         ({"prometheusRule": {"disabled": ["OOMKil"]}}, "OOMKil, which does not exist"),
@@ -132,3 +137,17 @@ def test_global_values_of_a_parent_chart_are_accepted():
 def test_combinations_that_cannot_work_fail_with_a_sentence(values: dict, sentence: str):
     with pytest.raises(helm_python.HelmError, match=sentence):
         helm.render(values)
+
+
+def test_what_is_below_the_limits_of_the_guards_is_let_pass():
+    _, container = helm.agent(helm.render({"extraArgs": ["--a-flag-to-come=1"], "config": {"maxSeries": 50000}}))
+    assert container["args"] == ["--a-flag-to-come=1"]
+    helm.render({"config": {"maxSeries": 500000}, "resources": {"limits": {"memory": "1Gi"}}})
+    helm.render({"config": {"maxSeries": 500000}, "resources": {"limits": {"memory": None}}})
+
+
+def test_an_app_armor_profile_is_refused_before_kubernetes_knows_it():
+    values = {"appArmorProfile": {"type": "RuntimeDefault"}}
+    with pytest.raises(helm_python.HelmError, match="needs Kubernetes 1.30 or later and this is v1.29.4.*podAnnotations"):
+        cluster.install("v1.29.4", values)
+    cluster.install("v1.30.0", values)

@@ -59,13 +59,10 @@ class Cgroup:
 
 
 def peak(path: str) -> int:
-    """The most memory that a cgroup ever had, in bytes; 0 where the kernel does not say (version 2 before 5.19)."""
-    file = (
-        ROOT / path.strip("/") / "memory.peak"
-        if UNIFIED
-        else ROOT / "memory" / path.strip("/") / "memory.max_usage_in_bytes"
-    )
-    return int(file.read_text()) if file.exists() else 0
+    """The most memory that a cgroup ever had, in bytes. Version 2 tells since Linux 5.19."""
+    place = path.strip("/")
+    file = ROOT / place / "memory.peak" if UNIFIED else ROOT / "memory" / place / "memory.max_usage_in_bytes"
+    return int(file.read_text())
 
 
 def remove(path: str) -> None:

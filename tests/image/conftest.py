@@ -46,7 +46,7 @@ class Node:
         return json.loads((self.proof / f"seccomp/{runtime}.json").read_text())
 
     def specification(self, values: str = "no-api", profile: Json | None = None) -> Json:
-        """The agent's container, as the chart renders it with those values."""
+        """The agent's container, as the chart renders it with those values; a call that its filter refuses ends it here."""
         pod, container = json.loads((self.proof / f"pods/{values}.json").read_text())
         place = translate.Place(
             root=self.folder / "root",
@@ -58,9 +58,8 @@ class Node:
             node_name="node-1",
             pod_uid=AGENT_POD,
         )
-        return deepcopy(
-            translate.specification(pod, container, self.image.config, profile or self.profile(), place)
-        )
+        wanted = translate.specification(pod, container, self.image.config, profile or self.profile(), place)
+        return with_environment(deepcopy(wanted), SECCOMP="kill")
 
     @property
     def keys(self) -> Path:
@@ -73,9 +72,24 @@ class Node:
         shutil.rmtree(folder, ignore_errors=True)
         return Container(runtime, specification, folder)
 
+    def links(self, path: str) -> Path:
+        """A directory on the node with the link of the other pod's container."""
+        folder = self.folder / "node" / path
+        folder.mkdir(parents=True)
+        target = f"/var/log/pods/shop_web-0_{VICTIM_POD}/app/0.log"
+        (folder / f"web-0_shop_app-{VICTIM_ID}.log").symlink_to(target)
+        return folder
+
     def victim(self) -> Cgroup:
         """The cgroup of the other pod's container."""
         return Cgroup(f"{self.cgroup}/kubepods/burstable/pod{VICTIM_POD}/{VICTIM_ID}", VICTIM_LIMIT)
+
+
+def with_environment(specification: Json, **values: str) -> Json:
+    """The container with other settings than the chart gives, or with further ones."""
+    kept = [entry for entry in specification["process"]["env"] if entry.partition("=")[0] not in values]
+    specification["process"]["env"] = kept + [f"{name}={value}" for name, value in values.items()]
+    return specification
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +102,12 @@ def proof() -> Path:
 
 @pytest.fixture(scope="session")
 def image(proof: Path) -> Image:
-    """What `cargo xtask image` built."""
-    return Image(proof / "oci")
+    """What `cargo xtask image` built, and of this commit: an image that an earlier one left proves nothing."""
+    built = Image(proof / "oci")
+    revision = built.config["config"]["Labels"]["org.opencontainers.image.revision"]
+    if revision != (wanted := (proof / "revision").read_text()):
+        pytest.fail(f"the image is of the commit {revision} and the sources are of {wanted}: build it anew")
+    return built
 
 
 @pytest.fixture(scope="session")
@@ -97,13 +115,11 @@ def node(image: Image, proof: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The machine under the test, with what a kubelet would have made on it."""
     folder = tmp_path_factory.mktemp("node")
     image.unpack(folder / "root")
-    links = folder / "node/var/log/containers"
-    links.mkdir(parents=True)
-    target = f"/var/log/pods/shop_web-0_{VICTIM_POD}/app/0.log"
-    (links / f"web-0_shop_app-{VICTIM_ID}.log").symlink_to(target)
     cgroup = f"/oom-watcher-image-{os.getpid()}"
     with Network() as network, Cgroup(cgroup):
-        yield Node(folder, proof, image, network, cgroup)
+        node = Node(folder, proof, image, network, cgroup)
+        node.links("var/log/containers")
+        yield node
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

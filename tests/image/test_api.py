@@ -28,7 +28,7 @@ POD = {
 PATH = "/api/v1/namespaces/shop/pods/web-0"
 
 
-def test_by_default_the_pod_is_looked_up_and_gets_an_event(node: Node) -> None:
+def test_by_default_a_kill_is_reported_and_its_pod_looked_up_and_given_an_event(node: Node) -> None:
     with (
         Api(node.network, node.keys, {PATH: POD}) as server,
         node.container("crun", node.specification("default"), "default") as container,
@@ -39,6 +39,7 @@ def test_by_default_the_pod_is_looked_up_and_gets_an_event(node: Node) -> None:
         (event,) = container.until("told to the API", lambda: server.events)
         enrichment = container.until("enriched", lambda: enrichments(container))
         _, metrics = node.network.get(PORT, "/metrics")
+        assert container.terminate() == 0, "its filter ended it"
     assert [(method, path.partition("?")[0]) for method, path in server.requests if method == "GET"] == [("GET", PATH)]
     assert enrichment[0]["incident_id"] == report["incident"]["id"]
     assert enrichment[0]["kubernetes"]["owner"] == {"kind": "StatefulSet", "name": "web"}

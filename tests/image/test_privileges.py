@@ -1,21 +1,18 @@
 """Taking the chart's privileges away one at a time; what happens becomes the tables of docs/security.md."""
 
 import json
-import os
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Node
 from privileges import CHANGES, Change, missing_here
+from results import keep
 from test_image import first_kill, ready
 
 Json = dict[str, Any]
 
-# File to which each outcome is added as a line of JSON.
-RESULTS = "OOM_WATCHER_RESULTS"
 NEEDED = {"`BPF`", "`PERFMON`", "both", "`/sys` (every runtime mounts it)"}
 
 
@@ -24,9 +21,7 @@ def test_what_is_taken_away_is_missed_or_said(node: Node, name: str, change: Cha
     if missing := missing_here(name):
         pytest.skip(f"this machine has no {missing} to give")
     outcome = {"taken": name, **tried(node, change)}
-    if RESULTS in os.environ:
-        with Path(os.environ[RESULTS]).open("a") as results:
-            results.write(json.dumps(outcome) + "\n")
+    keep(outcome)
     if name in NEEDED:
         assert outcome["error"], "it is given for nothing"
     if name.startswith("nothing"):

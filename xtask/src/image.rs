@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use self::{buildah::Buildah, privileges::Page, proof::Proof};
 use crate::{paths, process, vm::kernels::Arch};
@@ -41,6 +42,9 @@ pub(crate) struct Options {
     /// Take the image as the last build left it
     #[arg(long, conflicts_with_all = ["builder", "build_only"])]
     no_build: bool,
+    /// Build a second time, and compare what came out
+    #[arg(long, conflicts_with = "no_build")]
+    twice: bool,
     /// Write the tables of docs/security.md instead of checking them
     #[arg(long)]
     write_docs: bool,
@@ -61,13 +65,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = paths::make(&absolute(paths::target())?.join("image"))?;
     let proof = Proof::at(&folder, options.arch)?;
     if !options.no_build {
-        build(&Buildah::new(&folder)?, &folder, &proof.layout(), options)?;
+        let buildah = Buildah::new(&folder)?;
+        build(&buildah, &folder, &proof.layout(), options)?;
+        if options.twice {
+            let second = folder.join("second");
+            build(&buildah, &folder, &second, options)?;
+            reproducible(&proof.layout(), &second)?;
+        }
     }
     println!("the image is in {}", proof.layout().display());
     if options.build_only {
         return Ok(());
     }
-    proof.complete()?;
+    proof.complete(&revision()?)?;
     let page = Page { write: options.write_docs };
     if !options.guest.is_empty() {
         return guest::run_all(options, &proof, &folder, &page);
@@ -83,7 +93,7 @@ fn prove_here(proof: &Proof, folder: &Path, page: &Page) -> Result<()> {
     let mut tests = Command::new(paths::workspace().join("tests/image/run.sh"));
     tests.env("OOM_WATCHER_PROOF", proof.folder()).env("OOM_WATCHER_RESULTS", &results);
     process::run(tests.arg("-s"))?;
-    page.settle_reasons(&results)
+    page.settle_machine(&results)
 }
 
 /// Builds the image and writes it as a registry would give it.
@@ -104,9 +114,9 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
         ("BUILDPLATFORM", &format!("linux/{}", Arch::own())),
         ("BUILDARCH", Arch::own().debian()),
         ("VERSION", env!("CARGO_PKG_VERSION")),
-        ("REVISION", &process::output(git().args(["rev-parse", "HEAD"]))?),
+        ("REVISION", &revision()?),
     ] {
-        command.args(["--build-arg", &format!("{name}={}", value.trim_end())]);
+        command.args(["--build-arg", &format!("{name}={value}")]);
     }
     command.args(["--tag", &tag, "--file", "Dockerfile.production", "."]).current_dir(paths::workspace());
     process::run(&mut command)?;
@@ -117,10 +127,30 @@ fn build(buildah: &Buildah, folder: &Path, layout: &Path, options: &Options) -> 
     process::run(buildah.command().args(["push", "--quiet", &tag, &destination]))
 }
 
-fn git() -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(paths::workspace());
-    command
+/// Compares two layouts of one image: its manifest names configuration and layers by their bytes.
+fn reproducible(first: &Path, second: &Path) -> Result<()> {
+    let manifest = |layout: &Path| -> Result<(String, String)> {
+        let index: Value = read_json(&layout.join("index.json"))?;
+        let digest = index["manifests"][0]["digest"].as_str().context("the index names no manifest")?;
+        let blob = layout.join("blobs").join(digest.replace(':', "/"));
+        Ok((digest.to_owned(), read_json(&blob)?.to_string()))
+    };
+    let (one, other) = (manifest(first)?, manifest(second)?);
+    ensure!(one == other, "two builds of the same sources differ:\n{}\n{}", one.1, other.1);
+    println!("reproducible: two builds gave {}", one.0);
+    Ok(())
+}
+
+fn read_json(file: &Path) -> Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
+}
+
+/// The commit that is checked out.
+fn revision() -> Result<String> {
+    let mut git = Command::new("git");
+    let revision = process::output(git.args(["rev-parse", "HEAD"]).current_dir(paths::workspace()))?;
+    Ok(revision.trim_end().to_owned())
 }
 
 fn absolute(folder: PathBuf) -> Result<PathBuf> {

@@ -1,9 +1,15 @@
-//! `cargo xtask release --dry-run`: everything about a release that can be known before its tag.
+//! `cargo xtask release`: everything about a release that can be known before its tag, and the files that it consists of.
 //!
 //! Cargo.toml is where the version is; every other place is compared with it here. Nothing is published from a developer's
 //! machine: the tag's workflow does that, after it ran this.
 
-use std::{fs, process::Command};
+mod dist;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -17,7 +23,16 @@ const PLACES: &[(&str, &str)] = &[
     ("helm/oom-watcher/Chart.yaml", "\nappVersion: \"{}\"\n"),
     ("k8s/daemonset.yaml", "image: \"ghcr.io/oom-watcher/oom-watcher:{}\"\n"),
     ("k8s/no-api/daemonset.yaml", "image: \"ghcr.io/oom-watcher/oom-watcher:{}\"\n"),
+    ("tests/chart/fixtures/agent-before.txt", "oom_watcher_build_info{version=\"{}\""),
+    ("tests/chart/fixtures/agent-after.txt", "oom_watcher_build_info{version=\"{}\""),
+    ("tests/chart/fixtures/agent-trouble-before.txt", "oom_watcher_build_info{version=\"{}\""),
+    ("tests/chart/fixtures/agent-trouble-after.txt", "oom_watcher_build_info{version=\"{}\""),
 ];
+/// Pages for users.
+const DOCUMENTS: [&str; 2] = ["README.md", "docs"];
+/// A number that stands behind one of these is a version of ours.
+const OURS: [&str; 4] = ["oom-watcher:", "oom-watcher-", "oom-watcher@", "image.tag="];
+const BUILDER: &str = "ARG BUILDER=";
 /// Published in this order: the second needs the first.
 const PACKAGES: [&str; 2] = ["oom-watcher-common", "oom-watcher"];
 /// What a package cannot do without: the program that is loaded, and the terms.
@@ -27,9 +42,18 @@ const PACKAGED: &[(&str, &str)] =
 /// What is checked.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The only way there is: a release is published by the workflow of its tag
-    #[arg(long, required = true)]
+    /// Check versions and packages, and rehearse the files with an unoptimised binary; a release is published by its tag's workflow
+    #[arg(long, required_unless_present = "dist")]
     dry_run: bool,
+    /// Write the release's files into this folder, and its notes beside it
+    #[arg(long, value_name = "DIR")]
+    dist: Option<PathBuf>,
+    /// A static binary that is there already, and its target; without one, this machine's is built
+    #[arg(long, value_name = "TARGET=FILE", requires = "dist", conflicts_with = "sums_only")]
+    binary: Vec<dist::Binary>,
+    /// Add nothing to the folder but the sums of what is in it
+    #[arg(long, requires = "dist")]
+    sums_only: bool,
     /// The tag that is to be released: its version has to be that of Cargo.toml, and the changelog has to speak of it
     #[arg(long, value_name = "TAG")]
     tag: Option<String>,
@@ -45,14 +69,63 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             faults.push(format!("{file}: no {:?}", expected.trim()));
         }
     }
+    faults.extend(document_faults(version)?);
+    let changelog = read("CHANGELOG.md")?;
     if let Some(tag) = &options.tag {
-        faults.extend(tag_faults(tag, version, &read("CHANGELOG.md")?));
+        faults.extend(tag_faults(tag, version, &changelog));
+        faults.extend(builder_fault(&read("Dockerfile.production")?));
     }
     if !faults.is_empty() {
         bail!("Cargo.toml says {version}, but:\n{}", faults.join("\n"));
     }
     println!("version {version} everywhere");
-    package()
+    if options.dry_run {
+        package()?;
+    }
+    match &options.dist {
+        Some(folder) if options.sums_only => dist::close(folder, version, &changelog),
+        Some(folder) if options.binary.is_empty() => {
+            dist::write(folder, version, &[dist::Binary::build()?], &changelog)
+        }
+        Some(folder) => dist::write(folder, version, &options.binary, &changelog),
+        None => {
+            let binary = dist::Binary::stand_in()?;
+            dist::write(&paths::target().join("dist"), version, &[binary], &changelog)
+        }
+    }
+}
+
+/// Versions of ours in the users' pages that are of another release.
+fn document_faults(version: &str) -> Result<Vec<String>> {
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--"]).args(DOCUMENTS);
+    let files = process::output(list.current_dir(paths::workspace()))?;
+    let mut faults = Vec::new();
+    for file in files.lines().filter(|file| Path::new(file).extension() == Some("md".as_ref())) {
+        let others = foreign_versions(&read(file)?, version);
+        faults.extend(others.into_iter().map(|other| format!("{file}: {other}")));
+    }
+    Ok(faults)
+}
+
+/// The places of a text where our name has another version.
+fn foreign_versions(text: &str, version: &str) -> Vec<String> {
+    let is_part = |one: char| one.is_ascii_digit() || one == '.';
+    let places = OURS.iter().flat_map(|ours| text.match_indices(ours).map(move |(at, _)| (at, at + ours.len())));
+    let named = places.filter_map(|(at, end)| {
+        let number = text[end..].split(|one| !is_part(one)).next()?.trim_end_matches('.');
+        (number.matches('.').count() == 2 && number != version).then(|| format!("{}{number}", &text[at..end]))
+    });
+    named.collect()
+}
+
+/// The compiler of a release is named by its bytes, not by a tag that can move.
+fn builder_fault(dockerfile: &str) -> Option<String> {
+    let builder = dockerfile.lines().find_map(|line| line.strip_prefix(BUILDER)).unwrap_or_default();
+    let digest = builder.split_once("@sha256:").map(|(_, digest)| digest).unwrap_or_default();
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (!is_digest)
+        .then(|| format!("Dockerfile.production: {BUILDER}{builder} has no digest; RELEASE.md says how to find it"))
 }
 
 /// What a tag needs beside the version of the sources.
@@ -99,6 +172,22 @@ mod tests {
     #[test]
     fn a_tag_is_the_version_and_has_a_section() {
         assert!(tag_faults("v1.2.3", "1.2.3", CHANGELOG).is_empty());
+    }
+
+    #[test]
+    fn a_builder_has_a_digest() {
+        let digest = "0123456789abcdef".repeat(4);
+        assert_eq!(builder_fault(&format!("FROM x\nARG BUILDER=docker.io/library/rust:1@sha256:{digest}\n")), None);
+        for builder in ["rust:1", "rust:1@sha256:0123", &format!("rust:1@sha256:{}", "x".repeat(64))] {
+            assert!(builder_fault(&format!("ARG BUILDER={builder}\n")).is_some(), "{builder}");
+        }
+        assert!(builder_fault("FROM scratch\n").is_some());
+    }
+
+    #[test]
+    fn a_page_that_names_another_release_is_a_fault() {
+        let page = "oom-watcher:1.2.3 and --set image.tag=1.2.2, oom-watcher-1.2.1-x86_64.tar.gz; runc 1.1.5, oom-watcher-ebpf.";
+        assert_eq!(foreign_versions(page, "1.2.3"), ["oom-watcher-1.2.1", "image.tag=1.2.2"]);
     }
 
     #[test]

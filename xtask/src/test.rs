@@ -22,6 +22,14 @@ const IMAGE: &[Need] = &[
     Need::Program("runc"),
     Need::Program("prometheus"),
 ];
+/// The image is compiled by the toolchain that `guests-arm64` compiles with, too.
+const IMAGE_ARM64: &[Need] = &[
+    Need::Root,
+    Need::Program("buildah"),
+    Need::Program("mmdebstrap"),
+    Need::Program("rustup"),
+    Need::Program("qemu-system-aarch64"),
+];
 /// It takes the image of the step before.
 const IMAGE_GUEST: &[Need] = &[Need::Root, Need::Program("mmdebstrap"), Need::Program("qemu-system-x86_64")];
 const GUEST_AMD64: &[Need] = &[Need::Program("qemu-system-x86_64"), Need::Program("apt-get")];
@@ -84,6 +92,11 @@ const GUEST_RESTART: &[&str] = &[
     "beside",
 ];
 
+/// Of the image for arm64 what the architecture could change: the program is static, and kills are reported, by both runtimes and with the API, under the
+/// filters of both kinds and with its own set to kill.
+const IMAGE_IN_ARM64: &[&str] =
+    &["xtask", "image", "--arch", "arm64", "--guest", "6.12", "--filter", "reported or static"];
+
 /// `--all-targets` leaves out the suites that plain `cargo test` does not run.
 const CLIPPY: &[&str] = &[
     "clippy",
@@ -122,6 +135,7 @@ const STEPS: &[Step] = &[
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
+    step("image-arm64", IMAGE_ARM64, IMAGE_IN_ARM64),
     step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
     step("guest-restart", GUEST_AMD64, GUEST_RESTART),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),

@@ -24,6 +24,9 @@ const SOURCE_RELEASE: &str = "1.97";
 /// An archive of that source (`library/` at its top), for machines that reach no server of rustup.
 const SOURCE_ARCHIVE: &str = "OOM_WATCHER_RUST_SRC";
 
+/// What makes a program static, wherever one is built: here, by Dockerfile.production, by `cross`.
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
+
 /// The pinned nightly, installed, with the source of its standard library.
 pub(crate) struct Nightly {
     name: String,
@@ -164,6 +167,11 @@ impl Nightly {
     }
 }
 
+/// The variable that names the linker of programs for `triple`.
+pub(crate) fn linker_variable(triple: &str) -> String {
+    format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace('-', "_"))
+}
+
 /// `cargo xtask toolchain`: everything that `build-ebpf` and the arm64 build need.
 pub(crate) fn provide() -> Result<()> {
     let nightly = Nightly::provide()?;
@@ -171,4 +179,30 @@ pub(crate) fn provide() -> Result<()> {
     println!("nightly     {} ({})", nightly.name, nightly.sysroot.display());
     println!("bpf-linker  {}", linker.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::kernels::Arch;
+
+    fn read(file: &str) -> String {
+        fs::read_to_string(paths::workspace().join(file)).unwrap()
+    }
+
+    #[test]
+    fn a_program_is_compiled_alike_by_docker_by_cross_and_here() {
+        let dockerfile = read("Dockerfile.production");
+        let flags = dockerfile.split_once("RUSTFLAGS=\"").unwrap().1.split_once('"').unwrap().0;
+        // Beyond that it cuts paths, which are others everywhere.
+        let remaining: Vec<_> = flags.strip_prefix(STATIC).unwrap().split_whitespace().collect();
+        assert!(remaining.iter().all(|flag| flag.starts_with("--remap-path-prefix=")), "{remaining:?}");
+        let cross = read("Cross.toml");
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            let target = format!("[target.{}.env]\npassthrough = [\"RUSTFLAGS={STATIC}\"]\n", arch.triple());
+            assert!(cross.contains(&target), "{target}");
+            let linker = format!("{}={}-linux-gnu-gcc", linker_variable(&arch.triple()), arch.rust());
+            assert!(dockerfile.contains(&linker), "{linker}");
+        }
+    }
 }

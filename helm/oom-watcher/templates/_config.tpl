@@ -13,6 +13,9 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- else if not (kindIs "invalid" $value) }}
 {{- $text = $value | toString }}
 {{- end }}
+{{- if and $text (eq $key "pinDir") }}
+{{- $text = include "oom-watcher.pinMount" $ }}
+{{- end }}
 {{- if $text }}
 - name: {{ include "oom-watcher.envName" $key }}
   value: {{ $text | quote }}
@@ -38,7 +41,12 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 {{- end }}
 {{- end }}
 
-{{/* Host paths: a list of {name, path, type}; each is mounted at its own path, read-only unless it is `writable`. */}}
+{{/* Where config.pinDir is in the container: not below /sys, which is sysfs there, and in which no runtime can make a directory. */}}
+{{- define "oom-watcher.pinMount" -}}
+/pins
+{{- end }}
+
+{{/* Host paths: a list of {name, path, type}; each is mounted at its own path or at `mountPath`, read-only unless it is `writable`. */}}
 {{- define "oom-watcher.hostMounts" -}}
 {{- with .Values.config.containerLogDir }}
 - {name: container-log-links, path: {{ . | quote }}, type: Directory}
@@ -66,6 +74,6 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 - {name: state, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
 {{- end }}
 {{- with .Values.config.pinDir }}
-- {name: pins, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
+- {name: pins, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true, mountPath: {{ include "oom-watcher.pinMount" $ }}}
 {{- end }}
 {{- end }}

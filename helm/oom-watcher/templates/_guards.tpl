@@ -13,6 +13,9 @@
 {{- if and .Values.rbac.listPods (not .Values.config.kubernetesEnrichment) }}
 {{- fail "rbac.listPods grants a right that nothing uses while config.kubernetesEnrichment is false: set one of them the other way." }}
 {{- end }}
+{{- if and .Values.rbac.listPods (not .Values.rbac.create) }}
+{{- fail "rbac.listPods is part of the role that rbac.create=false leaves out: it would grant nothing. Set rbac.create=true, or leave listPods out and put `list` on pods into your own role." }}
+{{- end }}
 {{- if and .Values.appArmorProfile (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- fail (printf "appArmorProfile needs Kubernetes 1.30 or later and this is %s: use the annotation container.apparmor.security.beta.kubernetes.io/oom-watcher in podAnnotations." .Capabilities.KubeVersion.Version) }}
 {{- end }}
@@ -25,23 +28,32 @@
 {{- fail "config.metricsAddress is a loopback address: neither the kubelet's probes nor Prometheus reach it. Leave it empty." }}
 {{- end }}
 {{- include "oom-watcher.guardMemory" . }}
-{{- include "oom-watcher.guardEnv" . }}
+{{- include "oom-watcher.guardSettings" . }}
 {{- include "oom-watcher.guardAlerts" . }}
 {{- end }}
 
-{{/* 24 MiB: what the agent takes at its start, when it reads the kernel's type information. A limit in other units is let pass. */}}
+{{/*
+What the agent takes beside the ring buffer: 24 MiB at its start, when it reads the kernel's type information (19 measured), or
+later 8 MiB (5 measured) and 1 KiB for each series: half of it in the table, half in the text of four scrapes at once. A limit in
+other units is let pass.
+*/}}
 {{- define "oom-watcher.guardMemory" -}}
 {{- $limit := dig "limits" "memory" "" .Values.resources | toString }}
 {{- $ring := .Values.config.ringBufferSize | default 0 | int64 }}
+{{- $series := .Values.config.maxSeries | default 0 | int64 }}
 {{- if regexMatch "^[0-9]+[MG]i$" $limit }}
 {{- $bytes := mul (regexFind "^[0-9]+" $limit | int64) (ternary 1073741824 1048576 (hasSuffix "Gi" $limit)) }}
 {{- if lt $bytes (add $ring 25165824) }}
 {{- fail (printf "resources.limits.memory is %s, which does not hold config.ringBufferSize (%d bytes) and 24Mi for the agent: it would be killed at its start. Raise the limit or lower the size." $limit $ring) }}
 {{- end }}
+{{- if lt $bytes (add $ring 8388608 (mul $series 1024)) }}
+{{- fail (printf "resources.limits.memory is %s, which does not hold config.maxSeries (%d, at 1Ki each), config.ringBufferSize (%d bytes) and 8Mi for the agent: it would be killed once it has that many. Raise the limit or lower the number." $limit $series $ring) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
-{{- define "oom-watcher.guardEnv" -}}
+{{/* A setting that is given twice: the later one would win, and nobody would see which that is. */}}
+{{- define "oom-watcher.guardSettings" -}}
 {{- $own := list "NODE_NAME" "POD_UID" }}
 {{- range $key, $value := .Values.config }}
 {{- $own = append $own (include "oom-watcher.envName" $key) }}
@@ -49,6 +61,12 @@
 {{- range .Values.extraEnv }}
 {{- if has .name $own }}
 {{- fail (printf "extraEnv sets %s, which the chart sets itself: use the key of config instead." .name) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- $flag := . | toString | splitList "=" | first }}
+{{- if and (hasPrefix "--" $flag) (has (trimPrefix "--" $flag | snakecase | upper) $own) }}
+{{- fail (printf "extraArgs sets %s, which the chart sets itself: use the key of config instead." $flag) }}
 {{- end }}
 {{- end }}
 {{- end }}

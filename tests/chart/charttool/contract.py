@@ -61,8 +61,14 @@ def names_in(query: str) -> set[str]:
 
 
 def labels_in(query: str) -> set[str]:
-    """Labels that a query selects by or groups by."""
+    """Labels that a query selects by, groups by or joins."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', '""', query)
     selected = re.findall(r"([A-Za-z_]\w*)\s*(?:=~|!~|!=|=)\s*\"", bare)
-    grouped: Iterable[str] = re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", bare)
+    grouped: Iterable[str] = re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", bare)
     return set(selected) | {name.strip() for group in grouped for name in group.split(",") if name.strip()}
+
+
+def labels_of(query: str) -> set[str]:
+    """Labels of a query's result, where the whole of it is an aggregation; else those that it names."""
+    outer = re.match(r"\w+ by \(([^)]*)\) \(", query)
+    return {name.strip() for name in outer[1].split(",")} if outer else labels_in(query)

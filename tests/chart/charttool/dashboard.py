@@ -25,8 +25,8 @@ def load() -> dict:
     return json.loads((CHART / "files" / "dashboard.json").read_text())
 
 
-def queries(seconds: int = 300, job: str = "oom-watcher") -> list[Query]:
-    """Every panel's queries; `seconds` is Grafana's range and rate interval, and every other variable means all."""
+def queries(seconds: int = 300, job: str = "oom-watcher", namespace: str = ".*") -> list[Query]:
+    """Every panel's queries; `seconds` is Grafana's range and rate interval, and the node's variable means all."""
     # In this order: $__range is the beginning of $__range_s.
     variables = {
         "$__rate_interval": f"{seconds}s",
@@ -34,7 +34,7 @@ def queries(seconds: int = 300, job: str = "oom-watcher") -> list[Query]:
         "$__range": f"{seconds}s",
         "$job": job,
         "$node": ".*",
-        "$namespace": ".*",
+        "$namespace": namespace,
     }
     return [
         Query(panel["title"], target["refId"], _fill(target["expr"], variables))

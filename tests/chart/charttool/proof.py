@@ -16,18 +16,30 @@ import yaml
 from . import helm
 from .paths import RENDERED_VALUES
 
-# With the API, as it is by default, and without.
-VALUES = {"default": None, "no-api": RENDERED_VALUES / "no-api.yaml"}
+# Mounts that are off by default.
+MOUNTS = {
+    "podLogDir": "/var/log/pods",
+    "crioBundleDir": "/var/lib/containers/storage/overlay-containers",
+    "criSocket": "/run/containerd/containerd.sock",
+    "stateDir": "/var/lib/oom-watcher",
+    "pinDir": "/sys/fs/bpf/oom-watcher",
+}
 # pytest and what it imports: none of it is compiled, so that it runs on any architecture.
 PACKAGES = [_pytest, iniconfig, packaging, pluggy, py, pygments, pytest]
+
+
+def renderings() -> dict[str, helm.Values]:
+    """With the API, as it is by default; without; and that with each mount."""
+    no_api = yaml.safe_load((RENDERED_VALUES / "no-api.yaml").read_text())
+    mounts = {key: {**no_api, "config": {**no_api["config"], key: path}} for key, path in MOUNTS.items()}
+    return {"default": {}, "no-api": no_api, **mounts}
 
 
 def write(folder: Path) -> None:
     """Writes both below the folder."""
     pods = folder / "pods"
     pods.mkdir(parents=True, exist_ok=True)
-    for name, file in VALUES.items():
-        values = yaml.safe_load(file.read_text()) if file else {}
+    for name, values in renderings().items():
         (pods / f"{name}.json").write_text(json.dumps(helm.agent(helm.render(values))))
     for package in PACKAGES:
         source = Path(package.__file__)

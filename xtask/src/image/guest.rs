@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Options, privileges::Page, proof::Proof};
@@ -83,16 +83,16 @@ fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: Option<&Str
     results.with_context(|| format!("cannot understand the results in {}", log.display()))
 }
 
-/// Keeps what the agent showed before and after the kills.
+/// Keeps what agents showed, each page by its name.
 fn write_pages(results: &[Value]) -> Result<()> {
-    for when in ["before", "after"] {
-        let page = results.iter().find(|result| result["page"] == when);
-        let text =
-            page.and_then(|page| page["text"].as_str()).with_context(|| format!("no page from {when} the kills"))?;
-        let file = paths::workspace().join(PAGES).join(format!("agent-{when}.txt"));
+    let pages: Vec<_> =
+        results.iter().filter_map(|result| result["page"].as_str().zip(result["text"].as_str())).collect();
+    ensure!(!pages.is_empty(), "the guest kept no page");
+    for (name, text) in pages {
+        let file = paths::workspace().join(PAGES).join(format!("agent-{name}.txt"));
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        println!("{} was written", file.display());
     }
-    println!("the pages in {PAGES} were written");
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! The two generated tables of docs/security.md: what is said when a privilege is missing, and what each kernel gives.
+//! The generated tables of docs/security.md: what is said when a privilege is missing, what each mount gives that is off by
+//! default, and what each kernel gives.
 //!
 //! A run knows one machine. It checks or replaces what is its own (the reasons, or the column of a kernel) and leaves the rest.
 
@@ -11,6 +12,7 @@ use crate::{paths, vm::kernels::Kernel};
 
 const PAGE: &str = "docs/security.md";
 const REASONS: [&str; 2] = ["<!-- least-privilege:begin -->", "<!-- least-privilege:end -->"];
+const MOUNTS: [&str; 2] = ["<!-- mounts:begin -->", "<!-- mounts:end -->"];
 const KERNELS: [&str; 2] = ["<!-- privileges-by-kernel:begin -->", "<!-- privileges-by-kernel:end -->"];
 const ADDED: &str = "nothing; ";
 
@@ -22,11 +24,17 @@ pub(super) struct Page {
 type Table = Vec<Vec<String>>;
 
 impl Page {
-    /// The table of reasons, from the results of this machine.
-    pub(super) fn settle_reasons(&self, results: &Path) -> Result<()> {
+    /// The tables of reasons and of mounts, from the results of this machine.
+    pub(super) fn settle_machine(&self, results: &Path) -> Result<()> {
+        let results = read(results)?;
+        self.settle_reasons(&results)?;
+        self.settle_mounts(&results)
+    }
+
+    fn settle_reasons(&self, results: &[Value]) -> Result<()> {
         let mut table = vec![row(["taken away", "`oom-watcher check` in the container", "a kill in a pod"])];
-        for result in read(results)? {
-            let taken = text(&result, "taken")?;
+        for result in results.iter().filter(|result| !result["taken"].is_null()) {
+            let taken = text(result, "taken")?;
             // What a capability more gives is the kernel's matter, and some machines have none to give.
             if taken.starts_with(ADDED) {
                 continue;
@@ -36,10 +44,19 @@ impl Page {
                     let ended = format!("not seen: the agent ends with status {} and the reason", result["status"]);
                     row([taken, &format!("cannot run: {error}"), &ended])
                 }
-                None => row([taken, "can run", &format!("reported with {}", names(&result))]),
+                None => row([taken, "can run", &format!("reported with {}", names(result))]),
             });
         }
         self.settle(REASONS, |_| table)
+    }
+
+    fn settle_mounts(&self, results: &[Value]) -> Result<()> {
+        let mut table = vec![row(["value", "what happens", "without it", "with it"])];
+        for result in results.iter().filter(|result| !result["value"].is_null()) {
+            let cell = |key| text(result, key);
+            table.push(row([cell("value")?, cell("case")?, cell("without")?, cell("given")?]));
+        }
+        self.settle(MOUNTS, |_| table)
     }
 
     /// The column of a kernel.
@@ -155,7 +172,7 @@ mod tests {
     #[test]
     fn the_tables_of_the_page_are_in_this_form() {
         let page = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
-        for [begin, end] in [REASONS, KERNELS] {
+        for [begin, end] in [REASONS, MOUNTS, KERNELS] {
             let (_, rest) = page.split_once(begin).unwrap();
             let (table, _) = rest.split_once(end).unwrap();
             assert_eq!(table, format!("\n\n{}\n", markdown(&parse(table))));

@@ -49,8 +49,10 @@ impl Proof {
         self.folder.join("oci")
     }
 
-    /// Adds everything but the image.
-    pub(super) fn complete(&self) -> Result<()> {
+    /// Adds everything but the image, which has to be of this revision.
+    pub(super) fn complete(&self, revision: &str) -> Result<()> {
+        let file = self.folder.join("revision");
+        fs::write(&file, revision).with_context(|| format!("cannot write {}", file.display()))?;
         self.filters()?;
         self.keys()?;
         process::run(Command::new(paths::workspace().join("tests/chart/run.sh")).arg("proof").arg(&self.folder))

@@ -14,7 +14,10 @@ use super::{
     kernels::Arch,
     runtimes,
 };
-use crate::{process, toolchain::Nightly};
+use crate::{
+    process,
+    toolchain::{Nightly, STATIC, linker_variable},
+};
 
 /// Between development (slow under emulation) and release (slow to build).
 const PROFILE: &str = "guest";
@@ -117,10 +120,9 @@ fn cargo(arch: Arch) -> Result<Command> {
     } else {
         Nightly::provide()?.cargo()
     };
-    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.env("RUSTFLAGS", STATIC);
     if arch.rust() != env::consts::ARCH {
-        let variable = format!("CARGO_TARGET_{}_LINKER", arch.triple().to_uppercase().replace('-', "_"));
-        command.env(variable, format!("{}-linux-gnu-gcc", arch.rust()));
+        command.env(linker_variable(&arch.triple()), format!("{}-linux-gnu-gcc", arch.rust()));
     }
     Ok(command)
 }
