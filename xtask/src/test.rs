@@ -9,6 +9,7 @@ use std::{env, fs, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use self::step::NOT_CHECKED;
 use self::step::{Counts, Need, Outcome, Step};
 use crate::paths;
 
