@@ -29,6 +29,7 @@ pub mod http;
 pub mod incident;
 pub mod k8s;
 pub mod kernel;
+mod log;
 pub mod names;
 pub mod oom_score;
 pub mod past;

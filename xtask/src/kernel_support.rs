@@ -186,7 +186,8 @@ mod tests {
         let lines = compare_guests(&kept, &guest([Some(21_000), Some(9)])).unwrap();
         assert_eq!(lines, ["mark_victim: 21000 verified instructions, kept are 20000"]);
         compare_guests(&kept, &guest([Some(7_000), None])).unwrap();
-        for (now, expected) in [(Some(21_001), "mark_victim: 21001 instead of 20000"), (None, "mark_victim: not told")] {
+        for (now, expected) in [(Some(21_001), "mark_victim: 21001 instead of 20000"), (None, "mark_victim: not told")]
+        {
             let error = compare_guests(&kept, &guest([now, None])).err().unwrap().to_string();
             assert!(error.contains(expected) && error.contains("cargo xtask kernel-support"), "{error}");
         }
