@@ -7,8 +7,10 @@ use crate::{
     config::MetricsConfig,
     escape::is_unsafe,
     exposition::Exposition,
-    report::{Incident, Kubernetes, Scope},
-    sinks::samples::{enrichment, full, hostile, in_docker, in_service, minimal},
+    report::{Kubernetes, Scope},
+    sinks::samples::{
+        enrichment, full, hostile, hostile_elsewhere, hostile_enrichment, hostile_long, in_docker, in_service, minimal,
+    },
     telemetry::Stage,
 };
 
@@ -403,21 +405,64 @@ fn the_limit_of_series_holds_for_owners_too() {
     setup.check_series(100);
 }
 
+/// The labels of a sample by the grammar of the format: `name{label="value",…} number`, where a value has `\\\\`, `\\"` and `\\n` for
+/// what would end it.
+#[track_caller]
+fn labels_of(sample: &str) -> Vec<(&str, String)> {
+    let (_, mut rest) = sample.split_once('{').unwrap_or_else(|| panic!("no labels: {sample}"));
+    let mut labels = Vec::new();
+    loop {
+        let (name, value) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {rest}"));
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        let mut text = String::new();
+        let mut chars = value.chars();
+        loop {
+            match chars.next().unwrap_or_else(|| panic!("a value has no end: {sample}")) {
+                '"' => break,
+                '\\' => match chars.next() {
+                    Some('n') => text.push('\n'),
+                    Some(c @ ('\\' | '"')) => text.push(c),
+                    other => panic!("not an escape: {other:?} in {sample}"),
+                },
+                c => text.push(c),
+            }
+        }
+        labels.push((name, text));
+        match chars.as_str().strip_prefix(',') {
+            Some(more) => rest = more,
+            None => {
+                let number = chars.as_str().strip_prefix("} ").unwrap_or_else(|| panic!("no end of labels: {sample}"));
+                number.parse::<f64>().unwrap_or_else(|error| panic!("{error}: {sample}"));
+                return labels;
+            }
+        }
+    }
+}
+
 #[test]
 fn hostile_names_keep_the_format() {
     let setup = setup(false, 5000);
-    setup.observe(&hostile());
-    let long = "x".repeat(4096);
-    let incident = Incident { id: "2".to_owned(), ..Incident::default() };
-    let kubernetes = Some(Kubernetes { pod: Some(long), ..Kubernetes::default() });
-    setup.observe(&OomReport { incident, kubernetes, ..minimal() });
+    let reports = hostile_elsewhere().into_iter().chain([hostile(), hostile_long()]);
+    for (number, mut report) in reports.enumerate() {
+        report.incident.id = number.to_string();
+        setup.observe(&report);
+    }
+    setup.metrics.enrich(&hostile_enrichment());
     let samples = setup.samples();
     let escaped = r#"a\\nb\\r\"c\"\\\\x1b[2J\\x1b]0;t\\x07\\u{9b}31m\\u{202e}d"#;
     assert!(samples.iter().any(|line| line.contains(escaped)), "{samples:#?}");
     for line in &samples {
         assert!(!line.contains(is_unsafe), "{line:?}");
-        assert!(line.len() < 1200, "{line}");
-        assert!(line.rsplit_once("} ").is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
+        for (name, value) in labels_of(line) {
+            assert!(value.chars().count() <= 253, "{name} of {line}");
+        }
+    }
+    let owner = samples.iter().find(|line| line.starts_with("oom_pod_info{")).expect("the pod has an owner");
+    let labels = labels_of(owner);
+    let value = |label: &str| labels.iter().find(|(name, _)| *name == label).map(|(_, value)| value.as_str());
+    let shown = crate::escape::escaped_within(&crate::sinks::samples::hostile_long_name(), 253);
+    for label in ["namespace", "pod", "owner_kind", "owner_name"] {
+        assert_eq!(value(label), Some(&*shown), "{label}");
     }
 }
 
