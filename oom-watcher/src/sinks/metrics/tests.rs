@@ -14,6 +14,10 @@ use crate::{
     telemetry::Stage,
 };
 
+#[path = "../../../tests/support/openmetrics.rs"]
+mod openmetrics;
+use openmetrics::sample;
+
 /// The metrics with their page.
 struct Setup {
     metrics: Arc<KillMetrics>,
@@ -405,40 +409,6 @@ fn the_limit_of_series_holds_for_owners_too() {
     setup.check_series(100);
 }
 
-/// The labels of a sample by the grammar of the format: `name{label="value",…} number`, where a value has `\\\\`, `\\"` and `\\n` for
-/// what would end it.
-#[track_caller]
-fn labels_of(sample: &str) -> Vec<(&str, String)> {
-    let (_, mut rest) = sample.split_once('{').unwrap_or_else(|| panic!("no labels: {sample}"));
-    let mut labels = Vec::new();
-    loop {
-        let (name, value) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {rest}"));
-        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
-        let mut text = String::new();
-        let mut chars = value.chars();
-        loop {
-            match chars.next().unwrap_or_else(|| panic!("a value has no end: {sample}")) {
-                '"' => break,
-                '\\' => match chars.next() {
-                    Some('n') => text.push('\n'),
-                    Some(c @ ('\\' | '"')) => text.push(c),
-                    other => panic!("not an escape: {other:?} in {sample}"),
-                },
-                c => text.push(c),
-            }
-        }
-        labels.push((name, text));
-        match chars.as_str().strip_prefix(',') {
-            Some(more) => rest = more,
-            None => {
-                let number = chars.as_str().strip_prefix("} ").unwrap_or_else(|| panic!("no end of labels: {sample}"));
-                number.parse::<f64>().unwrap_or_else(|error| panic!("{error}: {sample}"));
-                return labels;
-            }
-        }
-    }
-}
-
 #[test]
 fn hostile_names_keep_the_format() {
     let setup = setup(false, 5000);
@@ -453,12 +423,13 @@ fn hostile_names_keep_the_format() {
     assert!(samples.iter().any(|line| line.contains(escaped)), "{samples:#?}");
     for line in &samples {
         assert!(!line.contains(is_unsafe), "{line:?}");
-        for (name, value) in labels_of(line) {
+        let (_, labels, _) = sample(line).unwrap_or_else(|| panic!("not a sample: {line}"));
+        for (name, value) in labels {
             assert!(value.chars().count() <= 253, "{name} of {line}");
         }
     }
     let owner = samples.iter().find(|line| line.starts_with("oom_pod_info{")).expect("the pod has an owner");
-    let labels = labels_of(owner);
+    let (_, labels, _) = sample(owner).unwrap();
     let value = |label: &str| labels.iter().find(|(name, _)| *name == label).map(|(_, value)| value.as_str());
     let shown = crate::escape::escaped_within(&crate::sinks::samples::hostile_long_name(), 253);
     for label in ["namespace", "pod", "owner_kind", "owner_name"] {
