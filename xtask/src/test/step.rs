@@ -5,7 +5,6 @@ use std::{
     io::{self, PipeReader, Read as _, Write as _},
     ops::Add,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result};
@@ -76,7 +75,7 @@ impl Step {
 
     fn run_logged(&self, log: &Path) -> Result<bool> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut command = process::cargo();
         command.args(self.cargo).current_dir(paths::workspace());
         if self.is_slow() {
             // These run the agent as it is: a system call that its filter should allow, and does not, must not go unseen.
