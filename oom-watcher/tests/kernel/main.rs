@@ -4,18 +4,21 @@
 //! made in memory-limited cgroups of its own, events are read from standard output, counters from /metrics. A scenario that
 //! a machine cannot have (no cgroup v2, not a guest) is printed with its reason and counted apart, never passed.
 //!
-//! Without arguments all scenarios run; arguments are parts of names; `--soak MINUTES`
-//! is one long run under mixed load instead. Plain `cargo test` does not run it: it needs root.
+//! Without arguments all scenarios run; arguments are parts of names; `--soak SECONDS [FILE]` is
+//! one long run under mixed load instead, with its account. Plain `cargo test` does not run it: it needs root.
 
 mod account;
 mod cgroup;
 mod command;
 mod end;
 mod hog;
+mod hostile;
 mod load;
 mod machine;
 mod memory;
 mod odd;
+#[path = "../support/openmetrics.rs"]
+mod openmetrics;
 mod scenario;
 mod session;
 mod soak;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         odd::SCENARIOS,
         command::SCENARIOS,
         memory::SCENARIOS,
+        hostile::SCENARIOS,
         end::SCENARIOS,
         load::SCENARIOS,
     ]
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
             Outcome::Failed => failed.push(scenario.name),
         }
     }
+    session::end();
     println!("{passed} passed, {} failed, {impossible} not possible here", failed.len());
     if failed.is_empty() && passed > 0 {
         ExitCode::SUCCESS
