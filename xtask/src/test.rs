@@ -85,6 +85,7 @@ const STEPS: &[Step] = &[
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
+    step("asan", &[Need::Root, Need::Program("rustup")], &["xtask", "asan"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
