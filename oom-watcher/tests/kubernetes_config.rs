@@ -65,7 +65,8 @@ fn at_a_terminal(arguments: &[&OsStr], environment: &[(&str, &OsStr)]) -> Vec<u8
     pty::grantpt(&master).expect("it is ours");
     pty::unlockpt(&master).expect("it can be opened");
     let name = pty::ptsname(&master, Vec::new()).expect("it has a name");
-    let terminal = OpenOptions::new().read(true).write(true).open(OsStr::from_bytes(name.as_bytes())).unwrap();
+    let terminal =
+        OpenOptions::new().read(true).write(true).open(OsStr::from_bytes(name.as_bytes())).expect("it opens");
     assert!(termios::isatty(&terminal));
     let status = Command::new(env!("CARGO_BIN_EXE_oom-watcher"))
         .args(arguments)
