@@ -8,8 +8,13 @@ use crate::{
     check,
     cli::{self, Cli, Command},
     config::{self, Config, Surroundings},
-    drill, run,
+    drill,
+    escape::Escaped,
+    log, run,
 };
+
+/// The exit status for a command line that is none, as most programs have it.
+const USAGE: u8 = 2;
 
 /// Runs what the command line asks for; an error goes to standard error with all its causes.
 pub fn execute(cli: &Cli) -> ExitCode {
@@ -33,16 +38,30 @@ pub fn execute(cli: &Cli) -> ExitCode {
         }),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("oom-watcher: {}", chain(&*error));
+        // Paths, names and other programs' words are in it.
+        eprintln!("oom-watcher: {}", Escaped(&chain(&*error)));
         ExitCode::FAILURE
     })
+}
+
+/// What to do with a command line that is none: help goes to standard output; what is wrong goes to standard error, with
+/// nothing of what was typed that a terminal could act on.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Who reads only its beginning has what was asked for.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    for line in error.render().to_string().lines() {
+        eprintln!("{}", Escaped(line));
+    }
+    ExitCode::from(USAGE)
 }
 
 fn configure(cli: &Cli) -> Result<Config, Box<dyn Error>> {
     let config = Config::new(&cli.options, &Surroundings::detect())?;
     let filter = EnvFilter::try_new(&config.log_filter)?;
-    let colours = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    log::start(filter);
     Ok(config)
 }
 

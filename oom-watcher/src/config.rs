@@ -354,8 +354,10 @@ impl Setting<'_> {
     }
 
     fn filter(self) -> Result<String, ConfigError> {
-        match EnvFilter::try_new(self.text) {
-            Ok(_) => Ok(self.text.to_owned()),
+        // With a space before a directive the parser takes the wrong part of it, and panics where that is half of a character.
+        let text = self.text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+        match EnvFilter::try_new(&text) {
+            Ok(_) => Ok(text),
             Err(error) => Err(self.bad(Expected::Filter { reason: Escaped(&error.to_string()).to_string() })),
         }
     }

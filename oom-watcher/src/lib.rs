@@ -31,6 +31,7 @@ pub mod http;
 pub mod incident;
 pub mod k8s;
 pub mod kernel;
+mod log;
 pub mod names;
 pub mod oom_score;
 pub mod own_node;

@@ -6,5 +6,5 @@ use clap::Parser as _;
 use oom_watcher::{cli::Cli, command};
 
 fn main() -> ExitCode {
-    command::execute(&Cli::parse())
+    Cli::try_parse().map_or_else(|error| command::refuse(&error), |cli| command::execute(&cli))
 }

@@ -4,11 +4,9 @@
 //! with what they give; this command runs that test, or has it write. The chart's pages are its own tool's
 //! (`tests/chart/run.sh`), and `docs/kernel-support.md` is written from guests' results (`cargo xtask kernel-support`).
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result, bail};
 
-use crate::paths;
+use crate::{paths, process};
 
 /// Whether the files are written or compared.
 #[derive(clap::Args)]
@@ -20,7 +18,7 @@ pub(crate) struct Options {
 
 /// `cargo xtask docs`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = process::cargo();
     command.args(["test", "--quiet", "--package", "oom-watcher", "--lib", "docs::"]);
     command.current_dir(paths::workspace());
     if options.check {

@@ -15,6 +15,7 @@ mod ebpf_object;
 mod fuzz;
 mod image;
 mod kernel_support;
+mod miri;
 mod paths;
 mod process;
 mod release;
@@ -68,6 +69,10 @@ enum Task {
     E2e(test::E2eOptions),
     /// Feeds the parsers of what strangers write with input that nobody would think of
     Fuzz(fuzz::Options),
+    /// Runs the unit tests of what outside bytes go through in Miri, which rustup's servers have
+    Miri,
+    /// Runs the unit tests, and as root an agent under real kills, with the address sanitizer
+    Asan,
     /// Watches hours of mixed load, and closes the account
     Soak(soak::Options),
     /// Measures the agent, or holds what does not wobble against its budgets
@@ -103,6 +108,8 @@ fn run(task: &Task) -> Result<()> {
         Task::Deny => deny::run(),
         Task::E2e(options) => test::run_e2e(options),
         Task::Fuzz(options) => fuzz::run(options),
+        Task::Miri => miri::miri(),
+        Task::Asan => miri::asan(),
         Task::Soak(options) => soak::run(options),
         Task::Bench(options) => bench::run(options),
         Task::Test(options) => test::run(options),

@@ -3,12 +3,34 @@
 //! Knows nothing of what the commands are for.
 
 use std::{
+    env,
     ffi::OsStr,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+/// What cargo says of this package to this program. A build script that looks at it (ring's does) would make each build from
+/// here another one than those from a shell, and all that depends on it.
+pub(crate) const OF_THIS_PACKAGE: [&str; 7] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_LINKS",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
+/// The cargo that started this program, as a shell would start it.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for name in OF_THIS_PACKAGE {
+        command.env_remove(name);
+    }
+    command
+}
 
 /// The command as a person would type it, without its environment.
 pub(crate) fn shown(command: &Command) -> String {
@@ -54,8 +76,7 @@ pub(crate) fn pipe<T>(
 
 /// Whether `program` is on the search path.
 pub(crate) fn found(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
 /// SHA-256 of a file in hexadecimal, by coreutils.

@@ -9,6 +9,7 @@ use std::{env, fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+pub(crate) use self::step::NOT_CHECKED;
 use self::step::{Counts, Need, Outcome, Step};
 use crate::{paths, process};
 
@@ -129,6 +130,7 @@ const STEPS: &[Step] = &[
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
+    step("asan", &[Need::Root, Need::Program("rustup")], &["xtask", "asan"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),

@@ -63,7 +63,8 @@ impl Nightly {
     pub(crate) fn run(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("rustup");
         command.args(["run", &self.name]).arg(program);
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO"] {
+        let of_cargo = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO"];
+        for name in of_cargo.into_iter().chain(process::OF_THIS_PACKAGE) {
             command.env_remove(name);
         }
         command

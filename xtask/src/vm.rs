@@ -23,7 +23,7 @@ use self::{
     guest::{Part, Suite},
     kernels::{Arch, Image, Kernel},
 };
-use crate::paths;
+use crate::{kernel_support, paths};
 
 /// Of each guest's disk, which takes no room before it is written.
 const DISK_SIZE: u64 = 64 << 20;
@@ -175,6 +175,11 @@ fn run_one(job: &Job, options: &Options, logs: &Path) -> Result<()> {
         bail!("{name} ({version}): {error:#}{counts}\n  console in {}, its end:\n{}", log.display(), outcome.tail());
     }
     println!("{name}: success on {version} in {:.1} s{counts}", started.elapsed().as_secs_f32());
+    if options.suite == Suite::Kernel {
+        // After the verdict: a guest that failed may not have come to say anything of the verifier.
+        let figures = kernel_support::compare(&name, &outcome.results()).with_context(|| name.clone())?;
+        println!("{name}: {}", figures.join("; "));
+    }
     Ok(())
 }
 

@@ -119,6 +119,14 @@ fn an_empty_value_is_no_value() {
 }
 
 #[test]
+fn spaces_between_the_directives_of_the_log_mean_nothing() {
+    let filter = |text: &str| configure(&[&format!("--rust-log={text}")]).map(|config| config.log_filter);
+    assert_eq!(filter("warn, oom_watcher=debug").unwrap(), "warn,oom_watcher=debug");
+    // What the parser panics at.
+    assert_eq!(filter("info,\u{c}éé=debug").unwrap(), "info,éé=debug");
+}
+
+#[test]
 fn a_bad_value_is_named_with_its_flag_and_variable() {
     let port = "is not a whole number from 0 to 65535";
     let ring = "is not a power of two in whole pages of 4096 bytes";

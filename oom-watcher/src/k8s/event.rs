@@ -25,6 +25,9 @@ const CONTROLLER: &str = "oom-watcher";
 /// Longest name of a process in a note, in characters of at most 4 bytes: two of them, a container's name (63 bytes where it is
 /// one) and the figures stay below the 1,024 bytes that the API takes.
 const NAME_MAX: usize = 60;
+/// Longest name of a container in the path of its field, in characters: Kubernetes has 63, a runtime that is not asked by a kubelet
+/// may have others.
+const CONTAINER_MAX: usize = 63;
 /// What Kubernetes takes for the name of a reporting instance, in bytes.
 const INSTANCE_MAX: usize = 128;
 /// What is kept of the pod's name for the Event's: 253 less a dot and 16 digits.
@@ -135,7 +138,7 @@ fn field_path(kind: ContainerKind, name: &str) -> String {
         ContainerKind::Init => "initContainers",
         ContainerKind::Ephemeral => "ephemeralContainers",
     };
-    format!("spec.{list}{{{name}}}")
+    format!("spec.{list}{{{}}}", escaped_within(name, CONTAINER_MAX))
 }
 
 /// Whose limit, and for the container's own: whether it is the end of the container.

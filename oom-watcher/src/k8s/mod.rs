@@ -27,10 +27,12 @@ use std::{
 };
 
 pub use api::ClientError;
+use k8s_openapi::api::events::v1::Event;
 use tokio::task::JoinHandle;
 
 use self::{
     api::Api,
+    event::Draft,
     limits::Limits,
     lookup::Lookup,
     queue::{Places, Queue},
@@ -43,6 +45,11 @@ use crate::{
     report::OomReport,
     telemetry::{EnrichmentOutcome, PodEventOutcome, Stage, Telemetry, events::KubernetesOverflowed},
 };
+
+/// The Event that a kill would have, were it the first of its kind: what the API is sent. None: nobody knows the pod's name.
+pub fn event(report: &OomReport) -> Option<Event> {
+    Draft::new(report, None).map(|draft| draft.event(&draft.event_name(), 1, report.time))
+}
 
 /// The API is asked for, but this process is not told how to reach it.
 #[derive(Debug, thiserror::Error)]

@@ -189,10 +189,27 @@ pub(crate) fn in_service() -> OomReport {
 /// the decoder replaces it), text that reorders the line.
 pub(crate) const HOSTILE: &str = "a\nb\r\"c\"\\\x1b[2J\x1b]0;t\x07\u{9b}31m\u{202e}d\u{fffd}{}";
 
+/// The same again and again, 4 KiB of it, as an API server or a path of many levels may have it.
+pub(crate) fn hostile_long_name() -> String {
+    let mut name = HOSTILE.repeat(4096 / HOSTILE.len() + 1);
+    name.truncate(name.floor_char_boundary(4096));
+    name
+}
+
 /// [`full`] with the hostile name in every field that comes from outside.
 pub(crate) fn hostile() -> OomReport {
+    hostile_named(HOSTILE)
+}
+
+/// The same with a name of 4 KiB.
+pub(crate) fn hostile_long() -> OomReport {
+    hostile_named(&hostile_long_name())
+}
+
+fn hostile_named(name: &str) -> OomReport {
     let mut report = full();
-    let name = || HOSTILE.to_owned();
+    let name = || name.to_owned();
+    report.node = name();
     report.victim.comm = Some(name());
     report.victim.nodename = Some(name());
     report.trigger.comm = name();
@@ -211,7 +228,41 @@ pub(crate) fn hostile() -> OomReport {
         pod_uid: name(),
         container: Some(name()),
         container_id: Some(name()),
+        runtime: Some(name()),
+        sub_cgroup: Some(name()),
         ..Kubernetes::default()
     });
+    report.container = Some(PlainContainer { id: name(), name: Some(name()), runtime: Some(name()) });
+    report.systemd_unit = Some(name());
     report
+}
+
+/// The kill of [`hostile_long`] outside Kubernetes, in each of the places that a line then names.
+pub(crate) fn hostile_elsewhere() -> [OomReport; 4] {
+    let report = OomReport { kubernetes: None, ..hostile_long() };
+    let unnamed = report.container.clone().map(|container| PlainContainer { name: None, ..container });
+    let service = OomReport { container: None, ..report.clone() };
+    let cgroup = OomReport { systemd_unit: None, ..service.clone() };
+    [OomReport { container: unnamed, ..report.clone() }, report, service, cgroup]
+}
+
+/// What an API server may say of a pod that somebody has named so.
+pub(crate) fn hostile_enrichment() -> Enrichment {
+    let name = hostile_long_name;
+    let mut enrichment = enrichment();
+    enrichment.node = name();
+    enrichment.victim.comm = Some(name());
+    enrichment.kubernetes = EnrichedPod {
+        namespace: name(),
+        pod: name(),
+        pod_uid: name(),
+        container: Some(name()),
+        container_id: Some(name()),
+        owner: Some(Owner { kind: name(), name: name() }),
+        labels: [(name(), name()), ("team".to_owned(), name())].into(),
+        image: Some(name()),
+        node: Some(name()),
+        ..enrichment.kubernetes
+    };
+    enrichment
 }

@@ -1,6 +1,7 @@
 //! Memory cgroups of the suite's own, on v1 and v2, removed when dropped.
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -83,11 +84,13 @@ impl Cgroup {
 
     /// A new one below this one.
     #[track_caller]
-    pub(crate) fn child(&self, name: &str) -> Self {
+    pub(crate) fn child(&self, name: impl AsRef<OsStr>) -> Self {
         if self.v2 {
             delegate(&self.directory);
         }
-        Self::make(self.directory.join(name), format!("{}/{name}", self.path), self.v2)
+        let name = name.as_ref();
+        let path = format!("{}/{}", self.path, name.to_string_lossy());
+        Self::make(self.directory.join(name), path, self.v2)
     }
 
     #[track_caller]
@@ -96,7 +99,7 @@ impl Cgroup {
         Self { directory, path, v2 }
     }
 
-    /// The path as the kernel has it.
+    /// The path as the kernel has it, what is no UTF-8 replaced.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }

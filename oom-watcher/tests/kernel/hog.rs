@@ -4,6 +4,7 @@
 //! for. All sizes are bounded.
 
 use std::{
+    ffi::CString,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
@@ -104,6 +105,10 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             volunteer(arguments.get(2));
             fill(bytes);
         }
+        Some("named") => {
+            call_oneself(arguments.get(2).expect("a name"));
+            fill(bytes);
+        }
         Some("shmem") => fill_shmem(bytes),
         Some("thread") => fill_in_thread(bytes),
         Some("leader-exits") => fill_without_leader(bytes),
@@ -144,6 +149,13 @@ fn volunteer(adjustment: Option<&String>) {
     if let Some(adjustment) = adjustment {
         fs::write("/proc/self/oom_score_adj", adjustment).expect("the adjustment is allowed");
     }
+}
+
+/// Takes a name of any bytes, given in hexadecimal.
+fn call_oneself(hexadecimal: &str) {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16).expect("a byte");
+    let name: Vec<u8> = hexadecimal.as_bytes().chunks(2).map(byte).collect();
+    rustix::thread::set_name(&CString::new(name).expect("no NUL")).expect("the name is taken");
 }
 
 /// Takes anonymous memory, says so and keeps it.

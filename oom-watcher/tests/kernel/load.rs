@@ -33,11 +33,15 @@ const TOO_MUCH: &str = "33554432";
 const CROWD: Duration = Duration::from_mins(3);
 /// Kills a second of the crash loop.
 const LOOP_RATE: u32 = 50;
+/// Containers that crash in turn: one would not be started again as fast.
+const SPAWNERS: u32 = 4;
+/// Of each of them: what is killed need not be large.
+const SMALLEST: u64 = 2 * MIB;
 /// How long the crash loop runs, in seconds, unless the environment says otherwise; five minutes are the figure to hold.
 const LOOP_SECONDS: u32 = 10;
 /// The environment variable that says otherwise.
 const LOOP_SECONDS_VARIABLE: &str = "OOM_WATCHER_CRASH_LOOP_SECONDS";
-/// What resident memory may grow by: the allocator's own play, not a kilobyte a kill.
+/// What the watcher's own memory may grow by: the allocator's own play, not a kilobyte a kill.
 const GROWTH_MAX: u64 = MIB;
 
 /// Those that share a watcher first: it hears of the kills of the others, and nobody listens.
@@ -75,7 +79,7 @@ fn kill_a_thousand(before: fn(&Watcher), after: fn(&Watcher)) {
     let cgroup = crowded();
     let account = Account::open(&[&cgroup]);
     before(&watcher);
-    let peak_before = memory_bytes(&watcher, "VmHWM");
+    let peak_before = watcher.memory().peak;
     let mut hog = kill_crowd(&cgroup);
     hog.must_be_killed();
     after(&watcher);
@@ -89,7 +93,7 @@ fn kill_a_thousand(before: fn(&Watcher), after: fn(&Watcher)) {
     assert_one_incident(&events);
     assert_crowd_counted(&account, &cgroup);
     assert_nothing_lost(&watcher);
-    let peak = memory_bytes(&watcher, "VmHWM");
+    let peak = watcher.memory().peak;
     println!("1001 victims; the most that the watcher has held rose from {peak_before} to {peak} bytes");
     assert!(peak < CHART_LIMIT, "{peak} bytes do not fit into the chart's limit");
 }
@@ -156,58 +160,95 @@ fn start_in(cgroup: &Cgroup) -> Hog {
     Hog::start(cgroup, &["anon", TOO_MUCH])
 }
 
-/// Fifty kills a second, or as many as the machine makes; the watcher's memory stays what it was.
+/// Fifty kills a second in containers that are started again and again, or as many as the machine makes; the watcher's memory
+/// stays what it was.
 fn crash_loop() {
     let seconds = std::env::var(LOOP_SECONDS_VARIABLE).ok().map_or(LOOP_SECONDS, |text| text.parse().expect("seconds"));
     let watcher = Session::open();
-    let cgroup = Cgroup::new("loop");
-    cgroup.limit(LIMIT);
-    let account = Account::open(&[&cgroup]);
-    // The first kills build what every later one uses: buffers, series, the allocator's pools.
-    let warm = 2 * LOOP_RATE;
-    let mut made = kill_in_a_row(&cgroup, warm);
-    assert_reported(&watcher, &made);
-    let before = memory_bytes(&watcher, "VmRSS");
-    let begun = Instant::now();
-    for _ in 0..seconds {
-        made = kill_in_a_row(&cgroup, LOOP_RATE);
-        assert_reported(&watcher, &made);
+    let cgroups: Vec<Cgroup> = (0..SPAWNERS).map(|number| Cgroup::new(&format!("loop{number}"))).collect();
+    for cgroup in &cgroups {
+        cgroup.limit(SMALLEST);
     }
-    let after = memory_bytes(&watcher, "VmRSS");
-    let kills = u64::from(warm + seconds * LOOP_RATE);
+    let all: Vec<&Cgroup> = cgroups.iter().collect();
+    let account = Account::open(&all);
+    // The first kills build what every later one uses: buffers, series, the allocator's pools.
+    let warm = crash(&cgroups, 2);
+    assert_crashes(&watcher, &warm);
+    let before = watcher.memory();
+    let begun = Instant::now();
+    let mut made: Vec<u64> = warm.iter().map(|pids| pids.len() as u64).collect();
+    for _ in 0..seconds {
+        let second = crash(&cgroups, 1);
+        assert_crashes(&watcher, &second);
+        made.iter_mut().zip(&second).for_each(|(made, pids)| *made += pids.len() as u64);
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let after = watcher.memory();
+    let kills = seconds * LOOP_RATE;
     println!(
-        "{kills} kills in a row, the last {} in {:.1} s; resident memory {before} → {after} bytes",
-        seconds * LOOP_RATE,
-        begun.elapsed().as_secs_f64()
+        "{kills} kills in {took:.1} s: {:.1} a second; memory of its own {} → {} bytes, resident {} → {}",
+        f64::from(kills) / took,
+        before.own,
+        after.own,
+        before.resident,
+        after.resident
     );
     watcher.silent();
-    let ran_out = &[&cgroup];
-    account.assert(&Expected { ran_out, asked_again: true, kills: &[(&cgroup, kills)], ..Expected::default() });
-    assert!(after <= before + GROWTH_MAX, "resident memory grew from {before} to {after} bytes");
+    let kills: Vec<(&Cgroup, u64)> = all.iter().copied().zip(made).collect();
+    account.assert(&Expected { ran_out: &all, asked_again: true, kills: &kills, ..Expected::default() });
+    assert!(after.own <= before.own + GROWTH_MAX, "its memory grew: {before:?}, {after:?}");
     assert_nothing_lost(&watcher);
+}
+
+/// Kills at the rate of the crash loop, in turn in each of the cgroups; the victims' process ids, by cgroup. What is asked for in
+/// a second takes longer on a machine that cannot make it.
+#[track_caller]
+fn crash(cgroups: &[Cgroup], seconds: u32) -> Vec<Vec<u64>> {
+    let begun = Instant::now();
+    let spawners = cgroups.len() as u32;
+    let in_turn = |first: u32| (first..seconds * LOOP_RATE).step_by(spawners as usize);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..spawners)
+            .zip(cgroups)
+            .map(|(first, cgroup)| {
+                scope.spawn(move || {
+                    in_turn(first)
+                        .map(|number| kill_at(cgroup, begun + number * Duration::from_secs(1) / LOOP_RATE))
+                        .collect()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("each victim is killed")).collect()
+    })
+}
+
+#[track_caller]
+fn kill_at(cgroup: &Cgroup, time: Instant) -> u64 {
+    thread::sleep(time.saturating_duration_since(Instant::now()));
+    let mut hog = Hog::start(cgroup, &["anon", TOO_MUCH]);
+    hog.go();
+    hog.must_be_killed();
+    u64::from(hog.pid())
+}
+
+/// Each once, and in each cgroup in their order.
+#[track_caller]
+fn assert_crashes(watcher: &Session, made: &[Vec<u64>]) {
+    let events = watcher.events(made.iter().map(Vec::len).sum());
+    let mut reported: Vec<Vec<u64>> = vec![Vec::new(); made.len()];
+    for event in &events {
+        let tgid = number(event, "/victim/tgid");
+        let cgroup = made.iter().position(|pids| pids.contains(&tgid)).unwrap_or_else(|| panic!("{tgid} of {made:?}"));
+        reported[cgroup].push(tgid);
+    }
+    assert_eq!(reported, made);
 }
 
 /// Kills, one every 20 ms; the victims' process ids.
 #[track_caller]
 fn kill_in_a_row(cgroup: &Cgroup, count: u32) -> Vec<u64> {
     let begun = Instant::now();
-    (0..count)
-        .map(|number| {
-            thread::sleep(
-                (begun + number * Duration::from_secs(1) / LOOP_RATE).saturating_duration_since(Instant::now()),
-            );
-            let mut hog = Hog::start(cgroup, &["anon", TOO_MUCH]);
-            hog.go();
-            hog.must_be_killed();
-            u64::from(hog.pid())
-        })
-        .collect()
-}
-
-#[track_caller]
-fn assert_reported(watcher: &Session, made: &[u64]) {
-    let reported: Vec<u64> = watcher.events(made.len()).iter().map(|event| number(event, "/victim/tgid")).collect();
-    assert_eq!(reported, made, "each once, in their order");
+    (0..count).map(|number| kill_at(cgroup, begun + number * Duration::from_secs(1) / LOOP_RATE)).collect()
 }
 
 /// A ring buffer made too small, and a watcher that stands still: what did not fit is counted, to the kill.
@@ -296,18 +337,6 @@ fn counted(watcher: &Watcher) -> u32 {
 fn signal(watcher: &Watcher, signal: Signal) {
     let pid = Pid::from_raw(watcher.pid() as i32).expect("it has a pid");
     kill_process(pid, signal).expect("it runs");
-}
-
-/// A figure of the watcher's memory: `VmRSS` what it holds now, `VmHWM` the most that it has held.
-#[track_caller]
-fn memory_bytes(watcher: &Watcher, figure: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", watcher.pid())).expect("it runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))
-        .expect("the kernel counts its memory");
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-    kilobytes * 1024
 }
 
 /// Nothing since the session began; a stage that the metrics do not have is a mistake in here.

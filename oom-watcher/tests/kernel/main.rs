@@ -4,19 +4,22 @@
 //! made in memory-limited cgroups of its own, events are read from standard output, counters from /metrics. A scenario that
 //! a machine cannot have (no cgroup v2, not a guest) is printed with its reason and counted apart, never passed.
 //!
-//! Without arguments all scenarios run; arguments are parts of names; `--soak MINUTES`
-//! is one long run under mixed load instead. Plain `cargo test` does not run it: it needs root.
+//! Without arguments all scenarios run; arguments are parts of names; `--soak SECONDS [FILE]` is
+//! one long run under mixed load instead, with its account. Plain `cargo test` does not run it: it needs root.
 
 mod account;
 mod cgroup;
 mod command;
 mod end;
 mod hog;
+mod hostile;
 mod load;
 mod machine;
 mod memory;
 mod nodes;
 mod odd;
+#[path = "../support/openmetrics.rs"]
+mod openmetrics;
 mod scenario;
 mod session;
 mod soak;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         odd::SCENARIOS,
         command::SCENARIOS,
         memory::SCENARIOS,
+        hostile::SCENARIOS,
         end::SCENARIOS,
         load::SCENARIOS,
         nodes::SCENARIOS,
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
             Outcome::Failed => failed.push(scenario.name),
         }
     }
+    session::end();
     println!("{passed} passed, {} failed, {impossible} not possible here", failed.len());
     if failed.is_empty() && passed > 0 {
         ExitCode::SUCCESS

@@ -26,6 +26,11 @@ struct Running {
     kills_before: u64,
 }
 
+/// Ends the watcher that scenarios shared, if the last of them has not: it would outlive the suite.
+pub(crate) fn end() {
+    drop(SHARED.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
 /// The watcher, for one scenario.
 pub(crate) struct Session {
     /// Absent only while it is given back.

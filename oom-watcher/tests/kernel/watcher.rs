@@ -26,6 +26,17 @@ const EVENT: Duration = Duration::from_secs(30);
 /// How long it must stay silent for "no more events" to be believed.
 const SILENCE: Duration = Duration::from_millis(600);
 
+/// Bytes that a watcher holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// Resident, with pages of code: these come and go as the kernel likes.
+    pub(crate) resident: u64,
+    /// Its own, resident or swapped out: what grows when it leaks.
+    pub(crate) own: u64,
+    /// The most that was ever resident.
+    pub(crate) peak: u64,
+}
+
 /// A running watcher; stopped when dropped.
 pub(crate) struct Watcher {
     child: Child,
@@ -162,6 +173,17 @@ impl Watcher {
         self.child.id()
     }
 
+    /// What it holds of the machine's memory.
+    #[track_caller]
+    pub(crate) fn memory(&self) -> Memory {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+        };
+        Memory { resident: bytes("VmRSS:"), own: bytes("RssAnon:") + bytes("VmSwap:"), peak: bytes("VmHWM:") }
+    }
+
     /// The port that it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
@@ -251,6 +273,15 @@ impl Watcher {
 
     fn log_lines(&self) -> Vec<String> {
         self.log.try_iter().collect()
+    }
+
+    /// Asks it to stop; all that it has logged.
+    #[track_caller]
+    pub(crate) fn stop_for_log(mut self) -> Vec<String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
+        self.child.wait().expect("it ends");
+        // Until its standard error has ended.
+        self.log.iter().collect()
     }
 
     /// Asks it to stop; its last events, and whether it ended well.

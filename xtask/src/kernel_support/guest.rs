@@ -66,11 +66,14 @@ impl Guest {
         hook.and_then(|hook| hook["attached"].as_str()).unwrap_or("–").to_owned()
     }
 
-    /// Instructions that the verifier went through for `mark_victim`.
-    pub(super) fn verified(&self) -> String {
-        let hook = self.list("hooks").iter().find(|hook| hook["hook"] == "mark_victim");
-        let count = hook.and_then(|hook| hook["verified_instructions"].as_u64());
-        count.map_or_else(|| "not told".to_owned(), |count| count.to_string())
+    /// Instructions that the verifier went through for a hook; not told before Linux 5.16.
+    pub(super) fn verified(&self, hook: &str) -> Option<u64> {
+        self.list("hooks").iter().find(|known| known["hook"] == hook)?["verified_instructions"].as_u64()
+    }
+
+    /// Names of the hooks.
+    pub(super) fn hooks(&self) -> impl Iterator<Item = &str> {
+        self.list("hooks").iter().filter_map(|hook| hook["hook"].as_str())
     }
 
     /// What the kernel does not give: field of the kernel, what it costs, why.
@@ -132,7 +135,8 @@ mod tests {
         let guest = Guest::parse(&summary.0.to_string()).unwrap();
         assert_eq!((guest.name(), guest.text("memory_cgroup")), ("6.1-amd64".to_owned(), "v2".to_owned()));
         assert_eq!((guest.hook("mark_victim"), guest.hook("out_of_memory")), ("raw_tracepoint".into(), "–".into()));
-        assert_eq!(guest.verified(), "7");
+        assert_eq!((guest.verified("mark_victim"), guest.verified("out_of_memory")), (Some(7), None));
+        assert_eq!(guest.hooks().collect::<Vec<_>>(), ["mark_victim", "out_of_memory"]);
         assert_eq!(guest.missing(), [["a\\|b", "c", "d"]]);
         assert_eq!(guest.fields(), BTreeSet::from(["node", "victim.pid", "victim.uid"]));
         assert_eq!(guest.outcome("swap-on"), Some(("not possible", "no disk")));

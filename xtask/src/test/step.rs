@@ -5,12 +5,14 @@ use std::{
     io::{self, PipeReader, Read as _, Write as _},
     ops::Add,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{paths, process};
+
+/// A line of a step's output that begins so says what the step had to leave out, though it passed; the summary repeats it.
+pub(crate) const NOT_CHECKED: &str = "NOT CHECKED: ";
 
 /// A cargo command with a name.
 pub(crate) struct Step {
@@ -29,7 +31,8 @@ pub(crate) enum Need {
 
 /// How a step ended.
 pub(crate) enum Outcome {
-    Passed(Counts),
+    /// With what it left out.
+    Passed(Counts, Vec<String>),
     Failed(Counts, PathBuf),
     /// The machine lacks something.
     NotRun(String),
@@ -65,13 +68,14 @@ impl Step {
         let log = logs.join(format!("{}.log", self.name));
         let success = self.run_logged(&log)?;
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
-        let counts = Counts::of(&String::from_utf8_lossy(&text), success);
-        Ok(if success { Outcome::Passed(counts) } else { Outcome::Failed(counts, log) })
+        let text = String::from_utf8_lossy(&text);
+        let counts = Counts::of(&text, success);
+        Ok(if success { Outcome::Passed(counts, not_checked(&text)) } else { Outcome::Failed(counts, log) })
     }
 
     fn run_logged(&self, log: &Path) -> Result<bool> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut command = process::cargo();
         command.args(self.cargo).current_dir(paths::workspace());
         if self.is_slow() {
             // These run the agent as it is: a system call that its filter should allow, and does not, must not go unseen.
@@ -86,6 +90,10 @@ impl Step {
         copied.with_context(|| format!("cannot write {}", log.display()))?;
         Ok(status.success())
     }
+}
+
+fn not_checked(log: &str) -> Vec<String> {
+    log.lines().filter_map(|line| line.strip_prefix(NOT_CHECKED)).map(str::to_owned).collect()
 }
 
 fn copy_to_both(mut reader: PipeReader, log: &Path) -> io::Result<()> {
@@ -120,7 +128,7 @@ impl Outcome {
     /// What it adds to the total; `strict` makes a step that could not run a failure.
     pub(crate) fn counts(&self, strict: bool) -> Counts {
         match self {
-            Self::Passed(counts) | Self::Failed(counts, _) => *counts,
+            Self::Passed(counts, _) | Self::Failed(counts, _) => *counts,
             Self::NotRun(_) if strict => Counts { passed: 0, failed: 1 },
             Self::NotRun(_) | Self::LeftOut(_) => Counts::default(),
         }
@@ -130,7 +138,10 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Passed(counts) => write!(formatter, "passed ({})", counts.passed),
+            Self::Passed(counts, left_out) => {
+                write!(formatter, "passed ({})", counts.passed)?;
+                left_out.iter().try_for_each(|what| write!(formatter, "; {NOT_CHECKED}{what}"))
+            }
             Self::Failed(counts, log) => write!(formatter, "FAILED ({}), see {}", counts.failed, log.display()),
             Self::NotRun(reason) => write!(formatter, "NOT RUN: {reason}"),
             Self::LeftOut(why) => write!(formatter, "left out {why}"),
@@ -211,6 +222,13 @@ a test that says 5 passed, 5 failed
         assert_eq!(outcome.counts(false), Counts::default());
         assert_eq!(outcome.counts(true), Counts { passed: 0, failed: 1 });
         assert_eq!(Outcome::LeftOut("by --quick").counts(true), Counts::default());
+    }
+
+    #[test]
+    fn what_a_step_left_out_is_in_the_summary() {
+        let left_out = not_checked("fine\nNOT CHECKED: advisories: no network\n  NOT CHECKED: not a line of its own\n");
+        let outcome = Outcome::Passed(Counts { passed: 1, failed: 0 }, left_out);
+        assert_eq!(outcome.to_string(), "passed (1); NOT CHECKED: advisories: no network");
     }
 
     #[test]

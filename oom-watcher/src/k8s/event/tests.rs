@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     escape::is_unsafe,
     report::Kubernetes,
-    sinks::samples::{HOSTILE, full, hostile, minimal},
+    sinks::samples::{HOSTILE, full, hostile, hostile_long, hostile_long_name, minimal},
 };
 
 #[test]
@@ -105,9 +105,35 @@ fn a_long_name_of_a_pod_is_still_a_name_of_an_event() {
 
 #[test]
 fn hostile_names_reach_no_terminal() {
-    let note = note(&hostile(), Some(HOSTILE));
-    assert!(!note.contains(is_unsafe) && note.len() <= 1024, "{note}");
-    assert!(Draft::new(&hostile(), None).is_none(), "such a pod cannot be");
+    for report in [hostile(), hostile_long()] {
+        let note = note(&report, Some(HOSTILE));
+        assert!(!note.contains(is_unsafe) && note.len() <= 1024, "{note}");
+        assert!(Draft::new(&report, None).is_none(), "such a pod cannot be");
+    }
+}
+
+#[test]
+fn a_hostile_container_in_a_pod_is_a_harmless_event() {
+    let mut report = hostile_long();
+    report.node = "worker-1".to_owned();
+    report.kubernetes = full().kubernetes;
+    report.kubernetes.as_mut().unwrap().container = Some(hostile_long_name());
+    let draft = Draft::new(&report, None).unwrap();
+    let event = draft.event(&draft.event_name(), 1, report.time);
+    let field_path = event.regarding.as_ref().and_then(|pod| pod.field_path.clone()).unwrap();
+    assert!(field_path.starts_with(r#"spec.containers{a\nb\r"c""#) && field_path.ends_with('}'), "{field_path}");
+    assert!(field_path.chars().count() <= "spec.containers{}".len() + CONTAINER_MAX, "{field_path}");
+    // As it goes to the server: no text in it has anything that a terminal could act on.
+    let whole = serde_json::to_value(&event).unwrap();
+    let mut rest = vec![&whole];
+    while let Some(value) = rest.pop() {
+        match value {
+            serde_json::Value::String(text) => assert!(!text.contains(is_unsafe) && text.len() <= 1024, "{text:?}"),
+            serde_json::Value::Object(members) => rest.extend(members.values()),
+            serde_json::Value::Array(items) => rest.extend(items),
+            _ => {}
+        }
+    }
 }
 
 proptest! {

@@ -146,3 +146,57 @@ fn a_server_of_another_authority_gets_no_token() {
 fn telemetry_has(agent: &Agent, outcome: PodEventOutcome, kills: u64) -> bool {
     agent.telemetry.count_pod_event(outcome, 0) == kills
 }
+
+/// All that anybody logs on this thread while `test` runs, at the most detailed level.
+fn logged(test: impl Future<Output = ()>) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let writer = Mutex::new(file.reopen().unwrap());
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(writer);
+    tracing::subscriber::with_default(log.finish(), || run(test));
+    fs::read_to_string(file.path()).unwrap()
+}
+
+#[test]
+fn no_token_is_in_the_log_whatever_becomes_of_it() {
+    let log = logged(async {
+        let account = Account::new();
+        account.rotate("secret-token-one");
+        let valid = Arc::new(Mutex::new("secret-token-two"));
+        let server = Server::start_with(Some(account.server()), guarded(&valid));
+        let agent = Agent::start_with(account.client(&server), quick(), true, true);
+        agent.deliver(&full());
+        // Refused; gone for a moment; then the right one; then an answer that nobody understands.
+        eventually(|| agent.telemetry.requests(ApiVerb::Get, ApiOutcome::Unauthorized) >= 2).await;
+        fs::remove_file(account.file("token")).unwrap();
+        let before = server.asked().len();
+        eventually(|| server.asked().len() > before).await;
+        account.rotate("secret-token-two");
+        eventually(|| telemetry_has(&agent, PodEventOutcome::Created, 1)).await;
+        assert!(server.asked().iter().any(|asked| asked.authorization == "Bearer secret-token-one"));
+        drop(agent.close().await);
+        let stranger = Server::start_with(Some(account.server()), |_, _| Reply::text(200, "}{"));
+        let agent = Agent::start_with(account.client(&stranger), quick(), true, true);
+        agent.deliver(&full());
+        eventually(|| agent.telemetry.requests(ApiVerb::Get, ApiOutcome::Garbage) >= 1).await;
+        assert!(stranger.asked().iter().all(|asked| asked.authorization == "Bearer secret-token-two"));
+        drop(agent.close().await);
+    });
+    for said in ["The Kubernetes API does not answer", "The answer of the Kubernetes API is not understood", " DEBUG "]
+    {
+        assert!(log.contains(said), "{said:?} is not in: {log}");
+    }
+    assert!(!log.contains("secret-token"), "{log}");
+}
+
+#[test]
+fn what_holds_a_token_does_not_show_it() {
+    let mut config = Config::new("http://127.0.0.1:1".parse().unwrap());
+    config.auth_info.token = Some("secret-token".to_owned().into());
+    config.auth_info.password = Some("secret-password".to_owned().into());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("secret-"), "{shown}");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _guard = runtime.enter();
+    let api = Api::new(config, quick(), Arc::new(Telemetry::new())).unwrap();
+    assert!(!format!("{api:?}").contains("secret-"), "{api:?}");
+}

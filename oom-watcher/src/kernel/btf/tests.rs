@@ -69,6 +69,7 @@ fn members_are_where_pahole_says() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the whole of a kernel's types is an hour of an interpreter's time")]
 fn running_kernel_is_understood() {
     // Not every kernel has BTF; where this one does, the whole of it has to be readable.
     let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
@@ -304,6 +305,7 @@ fn references_without_end_or_target_are_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the limit that it runs into is minutes of an interpreter's time")]
 fn anonymous_structures_that_multiply_are_given_up() {
     // Each of 20 levels has 64 members of the next one: 64^20 members to look at.
     let mut b = Builder::new();

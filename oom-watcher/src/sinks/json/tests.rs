@@ -7,7 +7,10 @@ use super::*;
 use crate::{
     enrichment::{EnrichedPod, EnrichedVictim},
     report::OomReport,
-    sinks::samples::{HOSTILE, enrichment, full, hostile, in_docker, in_service, minimal},
+    sinks::samples::{
+        HOSTILE, enrichment, full, hostile, hostile_elsewhere, hostile_enrichment, hostile_long, hostile_long_name,
+        in_docker, in_service, minimal,
+    },
 };
 
 /// A line is one valid JSON object by the committed schema.
@@ -80,6 +83,64 @@ fn hostile_names_arrive_whole_and_harmless() {
     assert_eq!(value["victim"]["comm"], HOSTILE);
     assert_eq!(value["cgroup"]["path"], HOSTILE);
     assert_eq!(value["kubernetes"]["container"], HOSTILE);
+}
+
+/// Every text of a report that comes from outside.
+#[track_caller]
+fn check_long(value: &Value, pointers: &[&str]) {
+    for pointer in pointers {
+        assert_eq!(value.pointer(pointer).and_then(Value::as_str), Some(&*hostile_long_name()), "{pointer}");
+    }
+}
+
+#[test]
+fn hostile_names_of_4_kib_arrive_whole_and_harmless() {
+    let everywhere = [
+        "/node",
+        "/victim/comm",
+        "/victim/nodename",
+        "/trigger/comm",
+        "/trigger/cgroup_path",
+        "/incident/memcg_path",
+        "/cgroup/path",
+        "/cgroup/levels/0/name",
+        "/kubernetes/namespace",
+        "/kubernetes/pod",
+        "/kubernetes/pod_uid",
+        "/kubernetes/container",
+        "/kubernetes/container_id",
+        "/kubernetes/runtime",
+        "/kubernetes/sub_cgroup",
+        "/container/id",
+        "/container/name",
+        "/container/runtime",
+        "/systemd_unit",
+    ];
+    check_long(&check(&hostile_long()), &everywhere);
+    for report in hostile_elsewhere() {
+        check_long(&check(&report), &everywhere[..8]);
+    }
+}
+
+#[test]
+fn what_an_api_server_says_arrives_whole_and_harmless() {
+    let value = check_against("enrichment.schema.json", &hostile_enrichment());
+    let everywhere = [
+        "/node",
+        "/victim/comm",
+        "/kubernetes/namespace",
+        "/kubernetes/pod",
+        "/kubernetes/pod_uid",
+        "/kubernetes/container",
+        "/kubernetes/container_id",
+        "/kubernetes/owner/kind",
+        "/kubernetes/owner/name",
+        "/kubernetes/labels/team",
+        "/kubernetes/image",
+        "/kubernetes/node",
+    ];
+    check_long(&value, &everywhere);
+    assert_eq!(value["kubernetes"]["labels"][&hostile_long_name()], Value::from(hostile_long_name()), "also as a key");
 }
 
 #[test]

@@ -9,9 +9,15 @@ use crate::{
     exposition::Exposition,
     names::{Limits, link},
     report::{Incident, Kubernetes, Scope},
-    sinks::samples::{enrichment, full, hostile, in_docker, in_service, minimal},
+    sinks::samples::{
+        enrichment, full, hostile, hostile_elsewhere, hostile_enrichment, hostile_long, in_docker, in_service, minimal,
+    },
     telemetry::Stage,
 };
+
+#[path = "../../../tests/support/openmetrics.rs"]
+mod openmetrics;
+use openmetrics::sample;
 
 /// The metrics with their page.
 struct Setup {
@@ -477,18 +483,28 @@ fn the_limit_of_series_holds_for_owners_too() {
 #[test]
 fn hostile_names_keep_the_format() {
     let setup = setup(false, 5000);
-    setup.observe(&hostile());
-    let long = "x".repeat(4096);
-    let incident = Incident { id: "2".to_owned(), ..Incident::default() };
-    let kubernetes = Some(Kubernetes { pod: Some(long), ..Kubernetes::default() });
-    setup.observe(&OomReport { incident, kubernetes, ..minimal() });
+    let reports = hostile_elsewhere().into_iter().chain([hostile(), hostile_long()]);
+    for (number, mut report) in reports.enumerate() {
+        report.incident.id = number.to_string();
+        setup.observe(&report);
+    }
+    setup.metrics.enrich(&hostile_enrichment());
     let samples = setup.samples();
     let escaped = r#"a\\nb\\r\"c\"\\\\x1b[2J\\x1b]0;t\\x07\\u{9b}31m\\u{202e}d"#;
     assert!(samples.iter().any(|line| line.contains(escaped)), "{samples:#?}");
     for line in &samples {
         assert!(!line.contains(is_unsafe), "{line:?}");
-        assert!(line.len() < 1200, "{line}");
-        assert!(line.rsplit_once("} ").is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
+        let (_, labels, _) = sample(line).unwrap_or_else(|| panic!("not a sample: {line}"));
+        for (name, value) in labels {
+            assert!(value.chars().count() <= 253, "{name} of {line}");
+        }
+    }
+    let owner = samples.iter().find(|line| line.starts_with("oom_pod_info{")).expect("the pod has an owner");
+    let (_, labels, _) = sample(owner).unwrap();
+    let value = |label: &str| labels.iter().find(|(name, _)| *name == label).map(|(_, value)| value.as_str());
+    let shown = crate::escape::escaped_within(&crate::sinks::samples::hostile_long_name(), 253);
+    for label in ["namespace", "pod", "owner_kind", "owner_name"] {
+        assert_eq!(value(label), Some(&*shown), "{label}");
     }
 }
 

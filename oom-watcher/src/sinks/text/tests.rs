@@ -4,8 +4,13 @@ use super::*;
 use crate::{
     escape::is_unsafe,
     report::Cgroup,
-    sinks::samples::{HOSTILE, enrichment, full, hostile, in_docker, in_service, minimal},
+    sinks::samples::{
+        enrichment, full, hostile, hostile_elsewhere, hostile_enrichment, hostile_long, in_docker, in_service, minimal,
+    },
 };
+
+/// What a line may be at most: at most six names, and the words and figures between them.
+const LINE_MAX: usize = 200 + 6 * NAME_MAX;
 
 #[track_caller]
 fn check(report: &OomReport, expected: &str) {
@@ -117,6 +122,16 @@ fn hostile_names_neither_break_the_line_nor_reach_the_terminal() {
 }
 
 #[test]
+fn hostile_names_of_4_kib_are_cut_to_one_plain_line() {
+    for report in hostile_elsewhere().into_iter().chain([hostile_long()]) {
+        let shown = line(&report);
+        assert!(!shown.contains(is_unsafe), "{shown:?}");
+        assert!(shown.contains(r#"a\nb\r"c"\\x1b[2J"#) && shown.contains('…'), "{shown}");
+        assert!(shown.chars().count() <= LINE_MAX, "{shown}");
+    }
+}
+
+#[test]
 fn sizes_read_well() {
     for (bytes, expected) in [
         (0, "0 B"),
@@ -145,7 +160,7 @@ proptest! {
         }
         let shown = line(&report);
         prop_assert!(!shown.contains(is_unsafe), "{shown:?}");
-        prop_assert!(shown.chars().count() <= 200 + 6 * NAME_MAX);
+        prop_assert!(shown.chars().count() <= LINE_MAX);
     }
 }
 
@@ -157,8 +172,8 @@ fn an_enrichment_is_one_short_line() {
          image registry.example/shop/cart:4.2, requests 256 MiB, limit 512 MiB, the pod requests 512 MiB, \
          the pod's limit 1 GiB, team=shop"
     );
-    let mut hostile = enrichment();
-    hostile.kubernetes.image = Some(HOSTILE.to_owned());
-    hostile.kubernetes.labels = [(HOSTILE.to_owned(), HOSTILE.to_owned())].into();
-    assert!(!enrichment_line(&hostile).contains(is_unsafe));
+    let hostile = enrichment_line(&hostile_enrichment());
+    assert!(!hostile.contains(is_unsafe), "{hostile:?}");
+    // Namespace, pod, container; kind and name of the owner; image; two labels.
+    assert!(hostile.chars().count() <= 200 + 10 * NAME_MAX, "{hostile}");
 }

@@ -1,18 +1,37 @@
 //! What was made against what was reported, and what the watcher holds at the beginning and at the end.
 
-use std::{collections::HashMap, process::ExitCode};
+use std::{collections::HashMap, fmt::Write as _, ops::RangeInclusive};
 
 use serde_json::Value;
 
 use crate::{
     cgroup, machine,
-    watcher::{Watcher, number, text},
+    watcher::{Memory, Watcher, number, sample_of, text},
 };
 
-/// What resident memory may grow by.
+/// What its memory may grow by.
 const GROWTH_MAX: u64 = 2 << 20;
-/// Stages that can lose a kill.
+/// What may be resident at the end, with the pages of code that the kernel happens to have there: a quarter of the chart's limit.
+const RESIDENT_MAX: u64 = 16 << 20;
+/// What the number of open files may grow by: connections of scrapers that are just there.
+const FILES_MAX: usize = 4;
+/// Stages that can lose a kill; the Event of one is another account.
 const STAGES: [&str; 5] = ["ring_buffer", "decode", "attribute", "sink_stdout", "sink_metrics"];
+
+/// A figure with its name.
+pub(super) type Row = (&'static str, String);
+
+/// Something that must hold.
+pub(super) struct Check {
+    what: String,
+    holds: bool,
+}
+
+impl Check {
+    pub(super) fn new(what: &str, holds: bool) -> Self {
+        Self { what: what.to_owned(), holds }
+    }
+}
 
 /// One kill: the cgroup, and the process.
 type Kill = (String, u64);
@@ -30,41 +49,62 @@ struct Entry {
 /// What the watcher holds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Holdings {
-    resident_bytes: u64,
+    memory: Memory,
     open_files: usize,
     series: usize,
 }
 
 impl Holdings {
     fn of(watcher: &Watcher) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", watcher.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts its memory");
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         let files = std::fs::read_dir(format!("/proc/{}/fd", watcher.pid())).expect("it runs");
         let page = watcher.get("/metrics");
         let series = page.lines().filter(|line| line.starts_with("oom_") && line.contains("container=")).count();
-        Self { resident_bytes: kilobytes * 1024, open_files: files.count(), series }
+        Self { memory: watcher.memory(), open_files: files.count(), series }
     }
 }
 
 /// The account.
-#[derive(Default)]
 pub(super) struct Account {
     kills: HashMap<Kill, Entry>,
-    enrichments: u64,
+    /// Kills in pods that were reported.
+    pub(super) in_pods: u64,
+    /// Kills in pods that have no name on the node.
+    pub(super) unnamed: u64,
+    /// Lines of enrichments.
+    pub(super) enrichments: u64,
     /// Kills on this machine that the soak has nothing to do with.
     of_others: u64,
-    kernel_before: u64,
-    kernel_after: u64,
+    /// What the kernel had counted just before the watcher was started and just after: the same, unless somebody else was killed
+    /// meanwhile.
+    kernel_before: [u64; 2],
+    /// The same at its end.
+    kernel_after: [u64; 2],
     start: Holdings,
     end: Holdings,
-    lost: Vec<(&'static str, u64)>,
+    most_series: usize,
+    lost: [u64; STAGES.len()],
     missed: u64,
+    seccomp: bool,
 }
 
 impl Account {
-    pub(super) fn open() -> Self {
-        Self { kernel_before: machine::vmstat_kills(), ..Self::default() }
+    /// Opens it with the count of the kernel around the start of the watcher.
+    pub(super) fn open(kernel_before: [u64; 2]) -> Self {
+        Self {
+            kills: HashMap::new(),
+            in_pods: 0,
+            unnamed: 0,
+            enrichments: 0,
+            of_others: 0,
+            kernel_before,
+            kernel_after: [0; 2],
+            start: Holdings::default(),
+            end: Holdings::default(),
+            most_series: 0,
+            lost: [0; STAGES.len()],
+            missed: 0,
+            seccomp: false,
+        }
     }
 
     /// A kill was made.
@@ -81,6 +121,7 @@ impl Account {
                 self.enrichments += 1;
                 continue;
             }
+            self.in_pods += u64::from(line["kubernetes"].is_object());
             let path = text(&line, "/cgroup/path");
             if !cgroup::is_own(path) {
                 self.of_others += 1;
@@ -98,45 +139,101 @@ impl Account {
         self.start = Holdings::of(watcher);
     }
 
+    /// What it holds now and then.
+    pub(super) fn look(&mut self, watcher: &Watcher) {
+        self.most_series = self.most_series.max(Holdings::of(watcher).series);
+    }
+
     /// What it holds at the end, and what it says that it lost.
     pub(super) fn end(&mut self, watcher: &Watcher) {
         self.end = Holdings::of(watcher);
-        self.kernel_after = machine::vmstat_kills();
-        let lost = |stage| watcher.metric(&format!("oom_watcher_lost_events_total{{stage=\"{stage}\"}}")) as u64;
-        self.lost = STAGES.map(|stage| (stage, lost(stage))).into();
-        self.missed = watcher.metric("oom_watcher_missed_kills_total") as u64;
+        self.most_series = self.most_series.max(self.end.series);
+        let page = watcher.get("/metrics");
+        self.lost =
+            STAGES.map(|stage| sample_of(&page, &format!("oom_watcher_lost_events_total{{stage=\"{stage}\"}}")) as u64);
+        self.missed = sample_of(&page, "oom_watcher_missed_kills_total") as u64;
+        self.seccomp = (sample_of(&page, "oom_watcher_seccomp") - 1.0).abs() < 0.1;
+        self.kernel_after[0] = machine::vmstat_kills();
     }
 
-    /// Prints the account; a success when it closes.
-    pub(super) fn close(self) -> ExitCode {
-        let count = |which: fn(&Entry) -> bool| self.kills.values().filter(|entry| which(entry)).count();
-        let made = count(|entry| entry.made);
-        let unreported = count(|entry| entry.made && entry.reported == 0);
-        let duplicates = count(|entry| entry.reported > 1);
-        let unexplained = count(|entry| !entry.made);
-        let unnamed = count(|entry| entry.named && !entry.full);
-        let lost: u64 = self.lost.iter().map(|(_, lost)| lost).sum();
-        println!(
-            "kills made {made}, of others {}, by the kernel's count {}",
-            self.of_others,
-            self.kernel_after - self.kernel_before
-        );
-        println!(
-            "reported {}, duplicates {duplicates}, unreported {unreported}, unexplained {unexplained}",
-            made - unreported
-        );
-        println!("lost {:?}, missed {}, enrichment lines {}", self.lost, self.missed, self.enrichments);
-        println!("of containers with a name, reported without it: {unnamed}");
-        println!("resident memory {} → {} bytes", self.start.resident_bytes, self.end.resident_bytes);
-        println!(
-            "open files {} → {}, series {} → {}",
-            self.start.open_files, self.end.open_files, self.start.series, self.end.series
-        );
-        let grown = self.end.resident_bytes > self.start.resident_bytes + GROWTH_MAX
-            || self.end.open_files > self.start.open_files + 8;
-        let closes =
-            made > 0 && unreported + duplicates + unexplained + unnamed == 0 && lost + self.missed == 0 && !grown;
-        println!("the account {}", if closes { "closes" } else { "does not close" });
-        if closes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    /// The watcher has ended.
+    pub(super) fn ended(&mut self) {
+        self.kernel_after[1] = machine::vmstat_kills();
     }
+
+    /// How many kills the kernel counted while the watcher watched.
+    fn kernel(&self) -> RangeInclusive<u64> {
+        self.kernel_after[0] - self.kernel_before[1]..=self.kernel_after[1] - self.kernel_before[0]
+    }
+
+    fn count(&self, which: fn(&Entry) -> bool) -> u64 {
+        self.kills.values().filter(|entry| which(entry)).count() as u64
+    }
+
+    /// Figures and verdicts.
+    pub(super) fn close(&self) -> (Vec<Row>, Vec<Check>) {
+        let made = self.count(|entry| entry.made);
+        let unreported = self.count(|entry| entry.made && entry.reported == 0);
+        let duplicates = self.count(|entry| entry.reported > 1);
+        let unexplained = self.count(|entry| !entry.made);
+        let unnamed = self.count(|entry| entry.named && !entry.full);
+        let kernel = self.kernel();
+        let Self { start, end, of_others, missed, .. } = self;
+        let lost: u64 = self.lost.iter().sum();
+        let by_stage: Vec<String> =
+            STAGES.iter().zip(self.lost).map(|(stage, lost)| format!("{stage} {lost}")).collect();
+        let counted = if kernel.start() == kernel.end() { kernel.start().to_string() } else { format!("{kernel:?}") };
+        let rows = vec![
+            ("kills made", made.to_string()),
+            ("kills of others on this machine", of_others.to_string()),
+            ("kills by the kernel's own count", counted),
+            ("reported", (made - unreported).to_string()),
+            ("reported twice", duplicates.to_string()),
+            ("reported, and made by nobody", unexplained.to_string()),
+            ("lost, by stage", by_stage.join(", ")),
+            ("missed by the watcher's own audit", missed.to_string()),
+            ("of containers with a name, reported without it", unnamed.to_string()),
+            ("memory of its own, start → end", format!("{} → {} bytes", start.memory.own, end.memory.own)),
+            ("resident memory, start → end", format!("{} → {} bytes", start.memory.resident, end.memory.resident)),
+            ("open files, start → end", format!("{} → {}", start.open_files, end.open_files)),
+            (
+                "series of containers, start → most → end",
+                format!("{} → {} → {}", start.series, self.most_series, end.series),
+            ),
+        ];
+        let checks = vec![
+            Check::new("kills were made", made > 0),
+            Check::new(
+                "the kernel counted what was made and what others suffered",
+                kernel.contains(&(made + of_others)),
+            ),
+            Check::new("each was reported", unreported == 0),
+            Check::new("each was reported once", duplicates == 0),
+            Check::new("nothing was reported that nobody made", unexplained == 0),
+            Check::new("no stage lost one, and none was missed", lost + missed == 0),
+            Check::new("each in a container with a name has it", unnamed == 0),
+            Check::new("its memory is what it was", end.memory.own <= start.memory.own + GROWTH_MAX),
+            Check::new("little of it is resident", end.memory.resident <= RESIDENT_MAX),
+            Check::new("open files are what they were", end.open_files <= start.open_files + FILES_MAX),
+            // Pods come and go all the time: without an end of old series there would be many times as many.
+            Check::new("series are bounded", start.series > 0 && self.most_series <= 2 * start.series),
+            Check::new("a system call that is not allowed would have ended it", self.seccomp),
+        ];
+        (rows, checks)
+    }
+}
+
+/// The account as Markdown, and whether it closes.
+pub(super) fn page(title: &str, rows: &[Row], checks: &[Check]) -> (String, bool) {
+    let mut page = format!("## {title}\n\n| | |\n|---|--:|\n");
+    for (name, value) in rows {
+        let _ = writeln!(page, "| {name} | {value} |");
+    }
+    page.push('\n');
+    for Check { what, holds } in checks {
+        let _ = writeln!(page, "- {}: {what}", if *holds { "ok" } else { "**FAILED**" });
+    }
+    let closes = checks.iter().all(|check| check.holds);
+    let _ = writeln!(page, "\nThe account {}.", if closes { "closes" } else { "does not close" });
+    (page, closes)
 }

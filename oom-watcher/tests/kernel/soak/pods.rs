@@ -11,8 +11,9 @@ use crate::cgroup::Cgroup;
 
 /// Pods that are there at a time.
 const ALIVE: usize = 30;
-/// Every so many steps, one pod goes and another one comes.
-const LIFE_STEPS: u64 = 5;
+/// Every so many steps, one pod goes and another one comes: a new one every few seconds. Each costs the watcher a request and an
+/// Event, of which it allows itself one a second and one every two seconds; more of them are another test than that of an hour.
+const LIFE_STEPS: u64 = 80;
 
 /// A pod with one container.
 pub(super) struct Pod {
@@ -72,7 +73,7 @@ impl Pods {
         self.number += 1;
         let uid = format!("00000000-0000-4000-8000-{:012x}", self.number);
         let id = format!("{:064x}", u128::from(self.number) << 100 | 0xabc);
-        let pod = self.qos.child(&format!("pod{uid}"));
+        let pod = self.qos.child(format!("pod{uid}"));
         let container = pod.child(&id);
         container.limit(super::LIMIT);
         let link = named.then(|| {
@@ -105,7 +106,7 @@ impl Pods {
     /// A container that has no link: its pod is known by its UID alone.
     pub(super) fn unnamed(&mut self) -> Cgroup {
         self.number += 1;
-        let pod = self.qos.child(&format!("pod00000000-0000-4000-9000-{:012x}", self.number));
+        let pod = self.qos.child(format!("pod00000000-0000-4000-9000-{:012x}", self.number));
         pod.limit(super::LIMIT);
         pod
     }
