@@ -3,8 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod fleet;
 mod memory;
 mod node;
+mod peers;
 mod poll;
 mod recorded;
 mod scrape;
@@ -40,6 +43,14 @@ enum Bench {
     Scrape(scrape::Options),
     /// The common design as a yard-stick: looks into the ring buffer every so often (root)
     Poll(poll::Options),
+    /// This watcher and others see the same kills (root, in a guest that has them)
+    Peers(peers::Options),
+    /// Stands in for the Kubernetes API; KUBECONFIG names a file that is written
+    Api(api::Options),
+    /// What the agents of a fleet ask of the Kubernetes API; KUBECONFIG names a file that is written
+    Fleet(fleet::Options),
+    /// Waits for the end of its input, then takes memory until it is killed: one of the kills above
+    Hog,
     /// Writes the bytes of the next kill of this machine to a file (root)
     Record {
         /// The file
@@ -54,6 +65,10 @@ fn main() -> ExitCode {
         Bench::Memory(options) => memory::run(options).and_then(|result| print(&result)),
         Bench::Scrape(options) => scrape::run(options).and_then(|result| print(&result)),
         Bench::Poll(options) => poll::run(options),
+        Bench::Peers(options) => peers::run(options).and_then(|result| print(&result)),
+        Bench::Api(options) => api::run(options),
+        Bench::Fleet(options) => fleet::run(options).and_then(|result| print(&result)),
+        Bench::Hog => peers::hog(),
         Bench::Record { file } => poll::record(file),
     };
     match outcome {

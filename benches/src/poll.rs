@@ -33,7 +33,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             reader.drain(|bytes| {
                 if let Ok(Record::Kill(kill)) = decoder.decode(bytes) {
                     let path = kill.cgroup.as_ref().map(|cgroup| cgroup.path.as_str()).unwrap_or_default();
-                    println!("{{\"time\":\"{}\",\"cgroup\":{{\"path\":\"{path}\"}}}}", kill.time);
+                    let (time, pid) = (kill.time, kill.victim.pid);
+                    println!(r#"{{"time":"{time}","victim":{{"pid":{pid}}},"cgroup":{{"path":"{path}"}}}}"#);
                 }
             });
         }

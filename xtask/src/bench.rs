@@ -10,13 +10,19 @@ mod budgets;
 mod kills;
 mod latency;
 mod machine;
+mod page;
 mod parts;
+mod peers;
 mod report;
 mod standing;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{paths, process};
@@ -30,7 +36,10 @@ pub(crate) struct Options {
     /// Measure nothing: render docs/performance.md from the results that are there
     #[arg(long)]
     render: bool,
-    /// Kills of each case of the latency
+    /// Measure only these parts, and keep what the results have of the others
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Kills of each case of the latency, and one at a time beside other watchers
     #[arg(long, default_value_t = 100)]
     kills: usize,
     /// Seconds that the agent is watched doing nothing
@@ -48,9 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return budgets::hold(&programs);
     }
     ensure!(process::is_root()?, "the agent and its kills need root");
-    // Every part is written as soon as it is there: a part that fails costs what comes after it only.
-    let mut results = json!({ "machine": machine::describe()? });
-    let parts: [(&str, &dyn Fn() -> Result<Value>); 7] = [
+    let parts: [(&str, &dyn Fn() -> Result<Value>); 8] = [
         ("sizes", &|| parts::sizes(&programs)),
         ("stages", &|| parts::stages(&programs)),
         ("scrape", &|| parts::scrape(&programs)),
@@ -58,11 +65,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ("api", &|| api::measure(&programs)),
         ("standing", &|| standing::measure(&programs, options.seconds)),
         ("latency", &|| latency::measure(&programs, options.kills)),
+        ("peers", &|| peers::measure(&programs, options.kills, options.seconds)),
     ];
-    for (name, measure) in parts {
+    let known = parts.map(|(name, _)| name);
+    if let Some(unknown) = options.only.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("no part {unknown:?}; there are {}", known.join(", "));
+    }
+    let whole = options.only.is_empty();
+    let machine = machine::describe()?;
+    let mut results = if whole { json!({ "machine": machine }) } else { read()? };
+    // Every part is written as soon as it is there: a part that fails costs what comes after it only.
+    for (name, measure) in parts.iter().filter(|(name, _)| whole || options.only.iter().any(|only| only == name)) {
         println!("== {name}");
-        results[name] = measure().with_context(|| format!("cannot measure {name}"))?;
-        results["machine"]["load_at_end"] = json!(machine::load()?);
+        results[*name] = measure().with_context(|| format!("cannot measure {name}"))?;
+        let load = json!(machine::load()?);
+        if whole {
+            results["machine"]["load_at_end"] = load;
+        } else {
+            results["apart"][*name] = machine.clone();
+            results["apart"][*name]["load_at_end"] = load;
+        }
         save(&results)?;
     }
     report::write(&results)
@@ -80,6 +102,11 @@ impl Programs {
     fn build() -> Result<Self> {
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--package", "benches"]);
+        // This program's own: a build script that reads them would be run again, and all that is built on it.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG_")) {
+            cargo.env_remove(name);
+        }
+        cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
         process::run(cargo.current_dir(paths::workspace()))?;
         let folder = paths::target().join("release");
         Ok(Self { agent: folder.join("oom-watcher"), benches: folder.join("benches") })
@@ -87,7 +114,12 @@ impl Programs {
 
     /// The JSON that a command of `benches` writes.
     fn bench(&self, arguments: &[&str]) -> Result<Value> {
-        let text = process::output(Command::new(&self.benches).args(arguments))?;
+        self.bench_with(arguments, &[])
+    }
+
+    fn bench_with(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Value> {
+        let text =
+            process::output(Command::new(&self.benches).args(arguments).envs(environment.iter().copied()))?;
         serde_json::from_str(&text).with_context(|| format!("benches wrote {text:?}"))
     }
 }

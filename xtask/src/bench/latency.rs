@@ -39,7 +39,7 @@ pub(super) fn measure(programs: &Programs, kills: usize) -> Result<Value> {
         case("loaded, same CPU", true, WATCHER),
     ];
     ensure!(std::thread::available_parallelism()?.get() > OTHER, "two CPUs are needed");
-    let cgroup = Cgroup::new()?;
+    let cgroup = Cgroup::of(0)?;
     let links = kills::links(0)?.display().to_string();
     let agent = Watcher::agent_with(&programs.agent, Some(WATCHER), &["--container-log-dir", &links], &[])?;
     let polling = Watcher::polling(&programs.benches, Some(WATCHER))?;
