@@ -81,7 +81,8 @@ pub(crate) struct Figures {
 pub(crate) fn run(options: &Options) -> Result<Vec<Figures>> {
     let limit = getrlimit(Resource::Nofile);
     // Each agent has one connection, and both its ends are here.
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).context("cannot raise the limit of files")?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .context("cannot raise the limit of files")?;
     let server = Server::start(false)?;
     let (long, short) = CASES.split_first().context("there are no cases")?;
     thread::scope(|scope| {
@@ -101,9 +102,8 @@ fn one(server: &Server, case: &Case, options: &Options) -> Result<Figures> {
     eprintln!("{}: {agents} agents for {length:?}", case.name);
     // The case is the namespace of its pods: so the server knows which one a request is of.
     let namespace = format!("case-{:x}", case.name.len() + case.one_in * 1000 + agents * 100_000);
-    let began = server.started.elapsed();
-    let nodes = node::run(&namespace, agents, case.killing, length)?;
-    let asked = asked(server, &namespace, began);
+    let (began, nodes) = node::run(&namespace, agents, case.killing, length)?;
+    let asked = asked(server, &namespace, began.duration_since(server.started), length);
     let of = |verb: &str| asked.iter().filter(|one| one.verb == verb).count();
     let half = asked.iter().filter(|one| one.at > length / 2).count();
     let sum = |stage: fn(&node::Node) -> u64| nodes.iter().map(stage).sum();
@@ -124,11 +124,11 @@ fn one(server: &Server, case: &Case, options: &Options) -> Result<Figures> {
     })
 }
 
-/// What the server was asked about pods of `namespace`, with times from `began` on.
-fn asked(server: &Server, namespace: &str, began: Duration) -> Vec<Asked> {
+/// What the server was asked about pods of `namespace` in the `length` from `began` on, with times from there.
+fn asked(server: &Server, namespace: &str, began: Duration, length: Duration) -> Vec<Asked> {
     let asked = server.asked.lock().unwrap_or_else(PoisonError::into_inner);
     let own = asked.iter().filter(|one| one.namespace == namespace);
-    own.map(|one| Asked { at: one.at.saturating_sub(began), ..one.clone() }).collect()
+    own.map(|one| Asked { at: one.at.saturating_sub(began), ..one.clone() }).filter(|one| one.at < length).collect()
 }
 
 fn busiest(asked: &[Asked]) -> usize {

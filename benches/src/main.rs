@@ -39,6 +39,8 @@ enum Bench {
     Replay(stages::Options),
     /// Memory of a process that has replayed more and more kills
     Memory(memory::Options),
+    /// Sizes of the kernel program's records
+    Records,
     /// Time and size of /metrics
     Scrape(scrape::Options),
     /// The common design as a yard-stick: looks into the ring buffer every so often (root)
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Bench::Replay(options) => stages::replay(options),
         Bench::Memory(options) => memory::run(options).and_then(|result| print(&result)),
         Bench::Scrape(options) => scrape::run(options).and_then(|result| print(&result)),
+        Bench::Records => recorded::sizes().and_then(|sizes| print(&sizes)),
         Bench::Poll(options) => poll::run(options),
         Bench::Peers(options) => peers::run(options).and_then(|result| print(&result)),
         Bench::Api(options) => api::run(options),

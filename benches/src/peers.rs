@@ -227,7 +227,8 @@ mod tests {
     fn a_watcher_is_timed_by_the_kills_that_it_told() {
         let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap();
         let times = HashMap::from([(1, time(1000)), (2, time(2000)), (3, time(3000))]);
-        let telling = Telling { came: HashMap::from([(1, time(1010)), (3, time(3002)), (9, time(9000))]), ..Telling::default() };
+        let telling =
+            Telling { came: HashMap::from([(1, time(1010)), (3, time(3002)), (9, time(9000))]), ..Telling::default() };
         let told = Told::of(&[1, 2, 3], &times, &telling);
         assert_eq!((told.victims, told.told, told.median_ms, told.worst_ms), (3, 2, Some(10.0), Some(10.0)));
         let nothing = Told::of(&[1], &times, &Telling::default());

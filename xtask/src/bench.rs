@@ -27,11 +27,14 @@ use serde_json::{Value, json};
 
 use crate::{paths, process};
 
+/// The part that takes minutes, and is measured only when it is asked for.
+const COLD_BUILD: &str = "cold_build";
+
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only what does not wobble, and fail where it is over its budget
-    #[arg(long, conflicts_with_all = ["render", "kills", "seconds"])]
+    #[arg(long, conflicts_with_all = ["render", "only", "cold_build", "nodes", "kills", "seconds"])]
     budgets: bool,
     /// Measure nothing: render docs/performance.md from the results that are there
     #[arg(long)]
@@ -39,6 +42,12 @@ pub(crate) struct Options {
     /// Measure only these parts, and keep what the results have of the others
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
+    /// Time a release build that finds nothing built, too; else the last one's time is kept
+    #[arg(long)]
+    cold_build: bool,
+    /// Nodes of the fleet whose traffic with the Kubernetes API is made up
+    #[arg(long, default_value_t = 15_000)]
+    nodes: usize,
     /// Kills of each case of the latency, and one at a time beside other watchers
     #[arg(long, default_value_t = 100)]
     kills: usize,
@@ -57,25 +66,36 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return budgets::hold(&programs);
     }
     ensure!(process::is_root()?, "the agent and its kills need root");
-    let parts: [(&str, &dyn Fn() -> Result<Value>); 8] = [
+    let parts: [(&str, &dyn Fn() -> Result<Value>); 13] = [
         ("sizes", &|| parts::sizes(&programs)),
+        ("image", &parts::image),
+        ("counts", &|| budgets::figures(&programs)),
+        ("records", &|| programs.bench(&["records"])),
         ("stages", &|| parts::stages(&programs)),
         ("scrape", &|| parts::scrape(&programs)),
-        ("growth", &|| parts::growth(&programs)),
-        ("api", &|| api::measure(&programs)),
+        ("growth", &|| parts::growth(&programs, options.kills * 20)),
         ("standing", &|| standing::measure(&programs, options.seconds)),
         ("latency", &|| latency::measure(&programs, options.kills)),
+        ("api", &|| api::measure(&programs)),
+        ("fleet", &|| api::fleet(&programs, options.nodes, options.seconds)),
         ("peers", &|| peers::measure(&programs, options.kills, options.seconds)),
+        (COLD_BUILD, &parts::cold_build),
     ];
     let known = parts.map(|(name, _)| name);
     if let Some(unknown) = options.only.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("no part {unknown:?}; there are {}", known.join(", "));
     }
     let whole = options.only.is_empty();
+    let is_wanted = |name: &str| {
+        if whole { name != COLD_BUILD || options.cold_build } else { options.only.iter().any(|only| only == name) }
+    };
     let machine = machine::describe()?;
-    let mut results = if whole { json!({ "machine": machine }) } else { read()? };
+    let mut results = read()?;
+    if whole {
+        results = json!({ "machine": machine, COLD_BUILD: results[COLD_BUILD] });
+    }
     // Every part is written as soon as it is there: a part that fails costs what comes after it only.
-    for (name, measure) in parts.iter().filter(|(name, _)| whole || options.only.iter().any(|only| only == name)) {
+    for (name, measure) in parts.iter().filter(|(name, _)| is_wanted(name)) {
         println!("== {name}");
         results[*name] = measure().with_context(|| format!("cannot measure {name}"))?;
         let load = json!(machine::load()?);
@@ -118,8 +138,7 @@ impl Programs {
     }
 
     fn bench_with(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Value> {
-        let text =
-            process::output(Command::new(&self.benches).args(arguments).envs(environment.iter().copied()))?;
+        let text = process::output(Command::new(&self.benches).args(arguments).envs(environment.iter().copied()))?;
         serde_json::from_str(&text).with_context(|| format!("benches wrote {text:?}"))
     }
 }

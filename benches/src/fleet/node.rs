@@ -28,56 +28,73 @@ pub(super) struct Node {
     pub(super) telemetry: Arc<Telemetry>,
 }
 
-/// So many nodes for `length`; then all of them are gone at once, with what they had not told.
-pub(super) fn run(namespace: &str, count: usize, killing: Killing, length: Duration) -> Result<Vec<Node>> {
+/// So many nodes for `length`; then all of them are gone at once, with what they had not told. Gives when it began, too: making
+/// the clients is not part of it.
+pub(super) fn run(namespace: &str, count: usize, killing: Killing, length: Duration) -> Result<(Instant, Vec<Node>)> {
     let report = report()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let until = Instant::now() + length;
-        let mut tasks = Vec::with_capacity(count);
+        let mut agents = Vec::with_capacity(count);
         for number in 0..count {
-            // Spread over the pause, as kills of different nodes are.
-            let wait = killing.pause.mul_f64(number as f64 / count as f64);
-            let node = one(format!("{namespace}-{number}"), namespace.to_owned(), report.clone(), killing, wait, until);
-            tasks.push(tokio::spawn(node));
+            agents.push(Agent::new(&format!("{namespace}-{number}")).await?);
         }
+        let began = Instant::now();
+        let start = |(number, agent): (usize, Agent)| {
+            // Spread over the pause, as kills of different nodes are.
+            let first = began + killing.pause.mul_f64(number as f64 / count as f64);
+            tokio::spawn(agent.run(namespace.to_owned(), report.clone(), killing, [first, began + length]))
+        };
+        let tasks: Vec<_> = agents.into_iter().enumerate().map(start).collect();
         let mut nodes = Vec::with_capacity(count);
         for task in tasks {
-            nodes.push(task.await.context("a node ended")??);
+            nodes.push(task.await.context("a node ended")?);
         }
-        Ok(nodes)
+        Ok((began, nodes))
     })
 }
 
-async fn one(
+/// An agent's client of the API.
+struct Agent {
     name: String,
-    namespace: String,
-    mut report: OomReport,
-    killing: Killing,
-    wait: Duration,
-    until: Instant,
-) -> Result<Node> {
-    let telemetry = Arc::new(Telemetry::new());
-    let config = KubernetesConfig { enrichment: true, events: true, pod_labels: Vec::new() };
-    let prepared = k8s::prepare(&config, &name, Arc::clone(&telemetry)).await?.context("the API is asked for")?;
-    let handle = prepared.start(|_| {});
-    tokio::time::sleep(wait).await;
-    let mut kills = 0;
-    while Instant::now() < until {
-        kills += 1;
-        let number = if killing.other_pods { kills } else { 0 };
-        report.incident.id = kills.to_string();
-        report.kubernetes = Some(Kubernetes {
-            namespace: Some(namespace.clone()),
-            pod_uid: pod_uid(number),
-            pod: Some(format!("{name}-{number}")),
-            container: Some("app".to_owned()),
-            ..Kubernetes::default()
-        });
-        handle.deliver(&report);
-        tokio::time::sleep_until(until.min(Instant::now() + killing.pause).into()).await;
+    handle: k8s::Handle,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Agent {
+    async fn new(name: &str) -> Result<Self> {
+        let telemetry = Arc::new(Telemetry::new());
+        let config = KubernetesConfig { enrichment: true, events: true, pod_labels: Vec::new() };
+        let prepared = k8s::prepare(&config, name, Arc::clone(&telemetry)).await?.context("the API is asked for")?;
+        Ok(Self { name: name.to_owned(), handle: prepared.start(|_| {}), telemetry })
     }
-    Ok(Node { kills, telemetry })
+
+    /// Reports kills from the first on until the end.
+    async fn run(
+        self,
+        namespace: String,
+        mut report: OomReport,
+        killing: Killing,
+        [mut next, end]: [Instant; 2],
+    ) -> Node {
+        let mut kills = 0;
+        while next < end {
+            tokio::time::sleep_until(next.into()).await;
+            next += killing.pause;
+            kills += 1;
+            let number = if killing.other_pods { kills } else { 0 };
+            report.incident.id = kills.to_string();
+            report.kubernetes = Some(Kubernetes {
+                namespace: Some(namespace.clone()),
+                pod_uid: pod_uid(number),
+                pod: Some(format!("{}-{number}", self.name)),
+                container: Some("app".to_owned()),
+                ..Kubernetes::default()
+            });
+            self.handle.deliver(&report);
+        }
+        tokio::time::sleep_until(end.into()).await;
+        Node { kills, telemetry: self.telemetry }
+    }
 }
 
 /// The recorded kill, as the pipeline reports it.

@@ -42,7 +42,8 @@ pub(super) struct Cgroup(PathBuf);
 impl Cgroup {
     pub(super) fn new(number: usize) -> Result<Self> {
         let mut folder = PathBuf::from(ROOT);
-        for part in PODS.map(str::to_owned).into_iter().chain([format!("pod{}", pod_uid(number)), container_id(number)]) {
+        for part in PODS.map(str::to_owned).into_iter().chain([format!("pod{}", pod_uid(number)), container_id(number)])
+        {
             write(&folder.join("cgroup.subtree_control"), "+memory")?;
             folder.push(part);
             if !folder.is_dir() {

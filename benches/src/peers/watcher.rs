@@ -44,8 +44,17 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         name: "oom-watcher",
         command: &[
-            AGENT, "--output", "json", "--metrics-port", "0", "--metrics-address", "127.0.0.1", "--node-name", "guest",
-            "--container-log-dir", LINKS,
+            AGENT,
+            "--output",
+            "json",
+            "--metrics-port",
+            "0",
+            "--metrics-address",
+            "127.0.0.1",
+            "--node-name",
+            "guest",
+            "--container-log-dir",
+            LINKS,
         ],
         ready: "Watching for OOM kills",
         pid_after: "\"victim\":{\"pid\":",
@@ -71,7 +80,10 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         name: "bpftrace, kprobe:oom_kill_process",
         command: &[
-            "bpftrace", "-B", "line", "-e",
+            "bpftrace",
+            "-B",
+            "line",
+            "-e",
             "kprobe:oom_kill_process { printf(\"OOM kill of PID %d\\n\", ((struct oom_control *)arg0)->chosen->pid); }",
         ],
         ready: "PROBES_ATTACHED",
@@ -80,7 +92,10 @@ pub(super) const KINDS: [Kind; 6] = [
     Kind {
         name: "bpftrace, tracepoint:oom:mark_victim",
         command: &[
-            "bpftrace", "-B", "line", "-e",
+            "bpftrace",
+            "-B",
+            "line",
+            "-e",
             "tracepoint:oom:mark_victim { printf(\"OOM kill of PID %d\\n\", args->pid); }",
         ],
         ready: "PROBES_ATTACHED",

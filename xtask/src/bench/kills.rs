@@ -99,8 +99,7 @@ pub(super) fn links(others: usize) -> Result<PathBuf> {
 pub(super) struct Load(Vec<Child>);
 
 impl Load {
-    /// That of container `number`.
-    pub(super) fn of(number: usize) -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let count = 2 * std::thread::available_parallelism()?.get();
         let busy = |_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().context("cannot run sh");
         Ok(Self((0..count).map(busy).collect::<Result<_>>()?))

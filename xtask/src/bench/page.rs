@@ -17,7 +17,8 @@ pub(super) fn of(answer: &str) -> Value {
     let page = answer.split_once("\r\n\r\n").map_or(answer, |(_, page)| page);
     let series = || page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (containers, own): (Vec<_>, Vec<_>) = series().partition(|line| line.contains(OF_CONTAINERS));
-    let of_others = own.iter().filter(|line| line.split(['{', ' ']).next().is_some_and(|name| OF_OTHERS.contains(&name)));
+    let of_others =
+        own.iter().filter(|line| line.split(['{', ' ']).next().is_some_and(|name| OF_OTHERS.contains(&name)));
     json!({
         "bytes": page.len(),
         "series": own.len() + containers.len(),

@@ -26,7 +26,8 @@ use crate::{
 /// The kernel, and the release that it and the packages are of: bcc compiles against the headers of the kernel that runs.
 const KERNEL: &str = "6.1";
 const PEERS: [&str; 3] = ["libbpf-tools", "bpfcc-tools", "bpftrace"];
-const OTHERS: &str = "busybox-static,coreutils,python3";
+/// What they need beside what they depend on: bpftrace ends at once without a shell.
+const OTHERS: &str = "busybox-static,coreutils,dash,python3";
 /// In MiB: the small Debian, with two compilers, lies in memory, and each of the two takes some hundred more.
 const MEMORY: u32 = 3072;
 /// Emulated: compiling a probe takes minutes.
@@ -116,9 +117,11 @@ fn system(folder: &Path, suite: &apt::Suite, kernel: &Kernel, versions: &Value) 
 /// The headers of the suite's kernel, without the compiler that they want for modules.
 fn headers(suite: &apt::Suite) -> Result<Vec<apt::Package>> {
     let newest = suite.newest("linux-headers-cloud-amd64")?;
-    let own = newest.depends.iter().find(|name| name.starts_with("linux-headers-")).context("it depends on no headers")?;
+    let own =
+        newest.depends.iter().find(|name| name.starts_with("linux-headers-")).context("it depends on no headers")?;
     let own = suite.newest(own)?;
-    let common = own.depends.iter().find(|name| name.ends_with("-common")).context("the headers have no common part")?;
+    let common =
+        own.depends.iter().find(|name| name.ends_with("-common")).context("the headers have no common part")?;
     let common = suite.newest(common)?;
     Ok(vec![own, common])
 }
