@@ -106,7 +106,7 @@ impl Server {
             post: of("POST"),
             patch: of("PATCH"),
             request_bytes: own().map(|one| one.bytes).sum(),
-            quiet_seconds: (self.started.elapsed() - last).as_secs_f64(),
+            quiet_seconds: self.started.elapsed().saturating_sub(last).as_secs_f64(),
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Options {
 /// After the last line of any watcher, until nothing more is expected.
 const QUIET: Duration = Duration::from_secs(5);
 /// Longer than any kill takes to be told.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Long enough to tell what waited.
 const AWAKE: Duration = Duration::from_secs(3);
 /// What starting left behind is over.
@@ -83,7 +83,8 @@ struct Idle {
 #[derive(Serialize)]
 struct Told {
     victims: usize,
-    told: usize,
+    #[serde(rename = "told")]
+    count: usize,
     /// None where nothing was told.
     median_ms: Option<f64>,
     worst_ms: Option<f64>,
@@ -109,12 +110,12 @@ pub(crate) fn run(options: &Options) -> Result<Peers> {
     }
     idle(&watchers, &mut figures, options.seconds)?;
     eprintln!("killing one at a time");
-    for place in 0..watchers.len() {
-        figures[place].alone = alone(&watchers, place, options.kills)?;
+    for (place, figures) in figures.iter_mut().enumerate() {
+        figures.alone = alone(&watchers, place, options.kills)?;
     }
     eprintln!("killing many at a time");
-    let group = burst(&watchers, kills::group(options.burst)?);
-    let at_once = burst(&watchers, kills::at_once(options.burst)?);
+    let group = burst(&watchers, &kills::group(options.burst)?);
+    let at_once = burst(&watchers, &kills::at_once(options.burst)?);
     for ((figures, group), at_once) in figures.iter_mut().zip(group).zip(at_once) {
         (figures.group, figures.at_once) = (group, at_once);
     }
@@ -155,14 +156,13 @@ fn alone(watchers: &[Option<Watcher>], place: usize, kills: usize) -> Result<Opt
 }
 
 /// What each makes of victims that all of them saw.
-fn burst(watchers: &[Option<Watcher>], victims: Vec<u32>) -> Vec<Option<Told>> {
+fn burst(watchers: &[Option<Watcher>], victims: &[u32]) -> Vec<Option<Told>> {
     let mut tellings: Vec<Telling> = watchers.iter().map(|_| Telling::default()).collect();
     let both = watchers.iter().zip(&mut tellings).filter_map(|(watcher, telling)| Some((watcher.as_ref()?, telling)));
-    listen(&mut both.collect::<Vec<_>>(), &victims);
+    listen(&mut both.collect::<Vec<_>>(), victims);
     let times = tellings[CLOCK].kills.clone();
-    let of = |(watcher, telling): (&Option<Watcher>, &Telling)| {
-        watcher.as_ref().map(|_| Told::of(&victims, &times, telling))
-    };
+    let of =
+        |(watcher, telling): (&Option<Watcher>, &Telling)| watcher.as_ref().map(|_| Told::of(victims, &times, telling));
     watchers.iter().zip(&tellings).map(of).collect()
 }
 
@@ -210,12 +210,12 @@ impl Figures {
 
 impl Told {
     fn of(victims: &[u32], times: &HashMap<u32, jiff::Timestamp>, telling: &Telling) -> Self {
-        let told = victims.iter().filter(|pid| telling.came.contains_key(pid)).count();
+        let count = victims.iter().filter(|pid| telling.came.contains_key(pid)).count();
         let after = |pid: &u32| Some(telling.came.get(pid)?.duration_since(*times.get(pid)?).as_secs_f64() * 1e3);
         let mut after: Vec<f64> = victims.iter().filter_map(after).collect();
         after.sort_by(f64::total_cmp);
         let median_ms = after.get(after.len() / 2).copied();
-        Self { victims: victims.len(), told, median_ms, worst_ms: after.last().copied() }
+        Self { victims: victims.len(), count, median_ms, worst_ms: after.last().copied() }
     }
 }
 
@@ -230,8 +230,8 @@ mod tests {
         let telling =
             Telling { came: HashMap::from([(1, time(1010)), (3, time(3002)), (9, time(9000))]), ..Telling::default() };
         let told = Told::of(&[1, 2, 3], &times, &telling);
-        assert_eq!((told.victims, told.told, told.median_ms, told.worst_ms), (3, 2, Some(10.0), Some(10.0)));
+        assert_eq!((told.victims, told.count, told.median_ms, told.worst_ms), (3, 2, Some(10.0), Some(10.0)));
         let nothing = Told::of(&[1], &times, &Telling::default());
-        assert_eq!((nothing.told, nothing.median_ms), (0, None));
+        assert_eq!((nothing.count, nothing.median_ms), (0, None));
     }
 }

@@ -66,10 +66,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return budgets::hold(&programs);
     }
     ensure!(process::is_root()?, "the agent and its kills need root");
-    let parts: [(&str, &dyn Fn() -> Result<Value>); 13] = [
+    let parts: [(&str, &dyn Fn() -> Result<Value>); 14] = [
         ("sizes", &|| parts::sizes(&programs)),
         ("image", &parts::image),
         ("counts", &|| budgets::figures(&programs)),
+        ("verified", &parts::verified),
         ("records", &|| programs.bench(&["records"])),
         ("stages", &|| parts::stages(&programs)),
         ("scrape", &|| parts::scrape(&programs)),

@@ -138,12 +138,12 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Starts it, and waits until it is attached.
-    pub(super) fn start(kind: &'static Kind, agent: &Path, links: &Path) -> Result<Self> {
+    pub(super) fn start(kind: &'static Kind, agent: &Path, log_dir: &Path) -> Result<Self> {
         let own = std::env::current_exe().context("cannot find this program")?;
         let word = |word: &&str| match *word {
             AGENT => agent.as_os_str().to_owned(),
             OWN => own.as_os_str().to_owned(),
-            LINKS => links.as_os_str().to_owned(),
+            LINKS => log_dir.as_os_str().to_owned(),
             word => word.into(),
         };
         let words: Vec<_> = kind.command.iter().map(word).collect();

@@ -77,6 +77,20 @@ pub(super) fn image() -> Result<Value> {
     Ok(json!({ "compressed_bytes": bytes.sum::<u64>(), "layers": layers.len() }))
 }
 
+/// Instructions that the verifiers of other kernels went through, as the guests that docs/kernel-support.md is made of said.
+pub(super) fn verified() -> Result<Value> {
+    const GUESTS: &str = "docs/kernel-support.jsonl";
+    let text = fs::read_to_string(paths::workspace().join(GUESTS)).with_context(|| format!("cannot read {GUESTS}"))?;
+    let guest = |line: &str| -> Result<Value> {
+        let guest: Value = serde_json::from_str(line).with_context(|| format!("cannot understand {GUESTS}"))?;
+        let hooks = guest["hooks"].as_array().context("a guest has no hooks")?;
+        let count = |hook: &Value| Some((hook["hook"].as_str()?.to_owned(), hook["verified_instructions"].clone()));
+        let hooks: serde_json::Map<_, _> = hooks.iter().filter_map(count).collect();
+        Ok(json!({ "guest": guest["guest"], "kernel": guest["kernel"], "hooks": hooks }))
+    };
+    text.lines().map(guest).collect()
+}
+
 /// Time of a release build that finds nothing built, and of how much CPU.
 pub(super) fn cold_build() -> Result<Value> {
     let target = paths::target().join("bench/cold");
