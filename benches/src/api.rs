@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::BufRead as _,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -16,7 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -25,6 +26,9 @@ use tokio_rustls::{
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
+
+/// Connections that are not accepted yet; the kernel's own limit is the same.
+const BACKLOG: u32 = 4096;
 
 /// How it is reached.
 #[derive(clap::Args)]
@@ -75,12 +79,17 @@ impl Server {
         let file = PathBuf::from(std::env::var_os("KUBECONFIG").context("KUBECONFIG names no file to write")?);
         let server = Self { started: Instant::now(), asked: Arc::default() };
         let (started, asked) = (server.started, Arc::clone(&server.asked));
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _entered = runtime.enter();
+            let socket = TcpSocket::new_v4().context("cannot make a socket")?;
+            socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("cannot take a port")?;
+            // Thousands of agents may connect within a second.
+            socket.listen(BACKLOG).context("cannot listen")?
+        };
         let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
         let authority = file.with_file_name("ca.crt");
         let acceptor = if tls { Some(acceptor(&authority)?) } else { None };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::spawn(move || runtime.block_on(accept(listener, acceptor, started, asked)));
         let mut cluster = json!({ "server": format!("{}://{address}", if tls { "https" } else { "http" }) });
         if tls {
@@ -124,13 +133,7 @@ fn acceptor(authority: &Path) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config.with_single_cert(vec![certificate.der().clone()], key)?)))
 }
 
-async fn accept(
-    listener: std::net::TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    started: Instant,
-    asked: Arc<Mutex<Vec<Asked>>>,
-) {
-    let listener = TcpListener::from_std(listener).expect("it does not block, and the runtime is entered");
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, started: Instant, asked: Arc<Mutex<Vec<Asked>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (asked, acceptor) = (Arc::clone(&asked), acceptor.clone());
         // The end of a connection is its agent's.

@@ -44,7 +44,7 @@ const CASES: [Case; 6] = [
     case("10 kills a minute, each in another pod", 1, 10, every(60_000, true), 1),
     case("1 000 kills a minute, each in another pod", 1, 1_000, every(60_000, true), 1),
     case("1 000 kills a minute, all in one container", 1, 1, every(60, false), 1),
-    case("a DaemonSet killed all the time on every node, at first", 1, usize::MAX, every(5_000, false), 1),
+    case("a DaemonSet killed all the time on every node, at first", 10, usize::MAX, every(5_000, false), 1),
     case("more pods killed on every node than can be asked for", 15, usize::MAX, every(333, true), 2),
 ];
 

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what the agent costs and how fast it is, measured on this machine with real kills and written to
-//! `benches/results.json`; `docs/performance.md` is rendered from that file alone.
+//! `cargo xtask bench`: what the agent costs and how fast it is, measured on this machine and in a guest with real kills and written
+//! to `benches/results.json`; `docs/performance.md` and `docs/scale.md` are rendered from that file alone.
 //!
-//! This file owns the order; each module measures one thing, and none says what is good. `--budgets` is the other half: what
-//! does not wobble, held against `benches/budgets.json`.
+//! This file owns the order; each module measures one thing, and none says what is good but the page's targets. `--budgets` is the
+//! other half: what does not wobble, held against `benches/budgets.json`.
 
 mod agent;
 mod api;
@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Only what does not wobble, and fail where it is over its budget
     #[arg(long, conflicts_with_all = ["render", "only", "cold_build", "nodes", "kills", "seconds"])]
     budgets: bool,
-    /// Measure nothing: render docs/performance.md from the results that are there
+    /// Measure nothing: render the pages from the results that are there
     #[arg(long)]
     render: bool,
     /// Measure only these parts, and keep what the results have of the others
