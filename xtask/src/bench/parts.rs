@@ -1,6 +1,6 @@
 //! The agent's parts on their own: what `benches` measures, at several sizes, and the sizes of what is built.
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{fs, path::Path, process::Command, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::{
     Programs,
     agent::Watcher,
     kills::{self, Cgroup},
-    machine,
+    machine, standing,
 };
 use crate::{paths, process, vm::kernels::Arch};
 
@@ -38,6 +38,8 @@ pub(super) fn scrape(programs: &Programs) -> Result<Value> {
 pub(super) fn growth(programs: &Programs, kills: usize) -> Result<Value> {
     let links = kills::links(0)?.display().to_string();
     let agent = Watcher::agent_with(&programs.agent, None, &["--container-log-dir", &links], &[])?;
+    // What starting took is given back.
+    thread::sleep(standing::SETTLED);
     let cgroup = Cgroup::of(0)?;
     let mut points = Vec::new();
     for killed in 0..=kills {

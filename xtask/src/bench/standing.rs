@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,7 +24,7 @@ const CONTAINERS: usize = 500;
 const STARTS: usize = 15;
 const DRILLS: usize = 5;
 /// How long after the start memory is looked at: the first tick is over, and the second, which gives memory back.
-const SETTLED: Duration = Duration::from_secs(22);
+pub(super) const SETTLED: Duration = Duration::from_secs(22);
 /// How often idleness is looked for on a machine that has kills of others.
 const WINDOWS: usize = 5;
 
@@ -67,22 +67,28 @@ fn start(programs: &Programs) -> Result<Value> {
 fn everything(programs: &Programs, links: &str, seconds: u64) -> Result<Value> {
     let mut server = api::Server::start(programs, true)?;
     let agent = server.agent(programs, links)?;
-    let before = page::of(&agent.scrape()?);
+    let is_known = |page: &Value| page["series_of_containers"].as_u64().is_some_and(|count| count > CONTAINERS as u64);
+    let before = until(|| Ok(page::of(&agent.scrape()?)), is_known).context("the agent does not know the names")?;
     Cgroup::of(0)?.kill(0)?;
     agent.latency_ms()?;
-    let patience = Instant::now();
-    let asked = loop {
-        let asked = server.asked()?;
-        if asked["post"] == 1 {
-            break asked;
-        }
-        anyhow::ensure!(patience.elapsed() < SETTLED, "the agent did not make an Event: {asked}");
-        thread::sleep(Duration::from_millis(100));
-    };
+    let asked = until(|| server.asked(), |asked| asked["post"] == 1).context("the agent made no Event")?;
     let mut figures = figures(&agent, seconds)?;
     figures["asked"] = asked;
     figures["page_before_the_kill"] = before;
     Ok(figures)
+}
+
+/// Looks until it is so.
+fn until(mut look: impl FnMut() -> Result<Value>, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+    let started = Instant::now();
+    loop {
+        let seen = look()?;
+        if is_so(&seen) {
+            return Ok(seen);
+        }
+        ensure!(started.elapsed() < SETTLED, "{seen}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Steady memory, a window in which nothing is killed, and what a scrape adds.

@@ -60,7 +60,7 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
     let own_bytes = number(&before["bytes"])? - series_bytes * number(&before["series_of_containers"])?;
     let page = own_bytes + PODS * series_bytes;
     let sent = number(&everything["asked"]["request_bytes"])?;
-    let millions = |series: f64| format!("{:.1} million", series / 1e6);
+    let millions = |series: f64| format!("{:.2} million", series / 1e6);
     let zeros = NODES * PODS;
     // At the largest of the three rates of kills.
     let hourly = 1_000.0 * 60.0 * EVENT_KEPT_HOURS;

@@ -27,10 +27,13 @@ pub(super) fn machine(results: &Value) -> Result<String> {
         number(&machine["load_at_start"])?,
         number(&machine["load_at_end"])?,
     );
+    let mut apart = Vec::new();
     for (part, machine) in results["apart"].as_object().into_iter().flatten() {
-        let commit = string(&machine["commit"])?;
         let [start, end] = ["load_at_start", "load_at_end"].map(|load| number(&machine[load]));
-        writeln!(text, "\nMeasured apart: *{part}*, commit {commit}, load {:.1} to {:.1}.", start?, end?)?;
+        apart.push(format!("{part} ({}, load {:.1} to {:.1})", string(&machine["commit"])?, start?, end?));
+    }
+    if !apart.is_empty() {
+        writeln!(text, "\nMeasured apart, each by its commit and load: {}.", apart.join(", "))?;
     }
     Ok(text)
 }
