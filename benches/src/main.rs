@@ -3,8 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
+mod fleet;
 mod memory;
 mod node;
+mod peers;
 mod poll;
 mod recorded;
 mod scrape;
@@ -36,10 +39,20 @@ enum Bench {
     Replay(stages::Options),
     /// Memory of a process that has replayed more and more kills
     Memory(memory::Options),
+    /// Sizes of the kernel program's records
+    Records,
     /// Time and size of /metrics
     Scrape(scrape::Options),
     /// The common design as a yard-stick: looks into the ring buffer every so often (root)
     Poll(poll::Options),
+    /// This watcher and others see the same kills (root, in a guest that has them)
+    Peers(peers::Options),
+    /// Stands in for the Kubernetes API; KUBECONFIG names a file that is written
+    Api(api::Options),
+    /// What the agents of a fleet ask of the Kubernetes API; KUBECONFIG names a file that is written
+    Fleet(fleet::Options),
+    /// Waits for the end of its input, then takes memory until it is killed: one of the kills above
+    Hog,
     /// Writes the bytes of the next kill of this machine to a file (root)
     Record {
         /// The file
@@ -53,7 +66,12 @@ fn main() -> ExitCode {
         Bench::Replay(options) => stages::replay(options),
         Bench::Memory(options) => memory::run(options).and_then(|result| print(&result)),
         Bench::Scrape(options) => scrape::run(options).and_then(|result| print(&result)),
+        Bench::Records => recorded::sizes().and_then(|sizes| print(&sizes)),
         Bench::Poll(options) => poll::run(options),
+        Bench::Peers(options) => peers::run(options).and_then(|result| print(&result)),
+        Bench::Api(options) => api::run(options),
+        Bench::Fleet(options) => fleet::run(options).and_then(|result| print(&result)),
+        Bench::Hog => peers::hog(),
         Bench::Record { file } => poll::record(file),
     };
     match outcome {

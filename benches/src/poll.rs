@@ -5,6 +5,7 @@ use std::{fs, path::Path, thread, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use oom_watcher::{
     attach,
+    cli::defaults,
     decode::Record,
     kernel::{load::Loaded, reader::Reader},
     run,
@@ -18,12 +19,14 @@ pub(crate) struct Options {
     every: u64,
 }
 
-/// Bytes of the ring buffer: the agent's default.
-const RING_BUFFER: u32 = 512 << 10;
+/// Bytes of the agent's ring buffer, where nobody asks for another.
+pub(crate) fn ring_buffer() -> Result<u32> {
+    defaults::RING_BUFFER_SIZE.parse().context("the default is no number")
+}
 
 /// Writes a line for each kill, in the form of the agent's as far as the bench reads it, until it is ended.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let (plan, loaded) = attach::attach(RING_BUFFER)?;
+    let (plan, loaded) = attach::attach(ring_buffer()?)?;
     let decoder = run::decoder(&plan);
     in_runtime(|| {
         let (mut reader, _kept) = reader(loaded)?;
@@ -33,7 +36,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             reader.take(usize::MAX, |bytes| {
                 if let Ok(Record::Kill(kill)) = decoder.decode(bytes) {
                     let path = kill.cgroup.as_ref().map(|cgroup| cgroup.path.as_str()).unwrap_or_default();
-                    println!("{{\"time\":\"{}\",\"cgroup\":{{\"path\":\"{path}\"}}}}", kill.time);
+                    let (time, pid) = (kill.time, kill.victim.pid);
+                    println!(r#"{{"time":"{time}","victim":{{"pid":{pid}}},"cgroup":{{"path":"{path}"}}}}"#);
                 }
             });
         }
@@ -42,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Writes the bytes of the next kill.
 pub(crate) fn record(file: &Path) -> Result<()> {
-    let (_, loaded) = attach::attach(RING_BUFFER)?;
+    let (_, loaded) = attach::attach(ring_buffer()?)?;
     in_runtime(|| {
         let (mut reader, _kept) = reader(loaded)?;
         eprintln!("Waiting for a kill");

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what the agent costs and how fast it is, measured on this machine with real kills and written to
-//! `benches/results.json`; `docs/performance.md` is rendered from that file alone.
+//! `cargo xtask bench`: what the agent costs and how fast it is, measured on this machine and in a guest with real kills and written
+//! to `benches/results.json`; `docs/performance.md` and `docs/scale.md` are rendered from that file alone.
 //!
-//! This file owns the order; each module measures one thing, and none says what is good. `--budgets` is the other half: what
-//! does not wobble, held against `benches/budgets.json`.
+//! This file owns the order; each module measures one thing, and none says what is good but the page's targets. `--budgets` is the
+//! other half: what does not wobble, held against `benches/budgets.json`.
 
 mod agent;
 mod api;
@@ -10,27 +10,45 @@ mod budgets;
 mod kills;
 mod latency;
 mod machine;
+mod page;
 mod parts;
+mod peers;
 mod report;
 mod standing;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{paths, process};
+
+/// The part that takes minutes, and is measured only when it is asked for.
+const COLD_BUILD: &str = "cold_build";
 
 /// What is measured.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only what does not wobble, and fail where it is over its budget
-    #[arg(long, conflicts_with_all = ["render", "kills", "seconds"])]
+    #[arg(long, conflicts_with_all = ["render", "only", "cold_build", "nodes", "kills", "seconds"])]
     budgets: bool,
-    /// Measure nothing: render docs/performance.md from the results that are there
+    /// Measure nothing: render the pages from the results that are there
     #[arg(long)]
     render: bool,
-    /// Kills of each case of the latency
+    /// Measure only these parts, and keep what the results have of the others
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Time a release build that finds nothing built, too; else the last one's time is kept
+    #[arg(long)]
+    cold_build: bool,
+    /// Nodes of the fleet whose traffic with the Kubernetes API is made up
+    #[arg(long, default_value_t = 15_000)]
+    nodes: usize,
+    /// Kills of each case of the latency, and one at a time beside other watchers
     #[arg(long, default_value_t = 100)]
     kills: usize,
     /// Seconds that the agent is watched doing nothing
@@ -48,21 +66,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return budgets::hold(&programs);
     }
     ensure!(process::is_root()?, "the agent and its kills need root");
-    // Every part is written as soon as it is there: a part that fails costs what comes after it only.
-    let mut results = json!({ "machine": machine::describe()? });
-    let parts: [(&str, &dyn Fn() -> Result<Value>); 7] = [
+    let parts: [(&str, &dyn Fn() -> Result<Value>); 14] = [
         ("sizes", &|| parts::sizes(&programs)),
+        ("image", &parts::image),
+        ("counts", &|| budgets::figures(&programs)),
+        ("verified", &parts::verified),
+        ("records", &|| programs.bench(&["records"])),
         ("stages", &|| parts::stages(&programs)),
         ("scrape", &|| parts::scrape(&programs)),
-        ("growth", &|| parts::growth(&programs)),
-        ("api", &|| api::measure(&programs)),
+        ("growth", &|| parts::growth(&programs, options.kills * 20)),
         ("standing", &|| standing::measure(&programs, options.seconds)),
         ("latency", &|| latency::measure(&programs, options.kills)),
+        ("api", &|| api::measure(&programs)),
+        ("fleet", &|| api::fleet(&programs, options.nodes, options.seconds)),
+        ("peers", &|| peers::measure(&programs, options.kills, options.seconds)),
+        (COLD_BUILD, &parts::cold_build),
     ];
-    for (name, measure) in parts {
+    let known = parts.map(|(name, _)| name);
+    if let Some(unknown) = options.only.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("no part {unknown:?}; there are {}", known.join(", "));
+    }
+    let whole = options.only.is_empty();
+    let is_wanted = |name: &str| {
+        if whole { name != COLD_BUILD || options.cold_build } else { options.only.iter().any(|only| only == name) }
+    };
+    let machine = machine::describe()?;
+    let mut results = read()?;
+    if whole {
+        results = json!({ "machine": machine, COLD_BUILD: results[COLD_BUILD] });
+    }
+    // Every part is written as soon as it is there: a part that fails costs what comes after it only.
+    for (name, measure) in parts.iter().filter(|(name, _)| is_wanted(name)) {
         println!("== {name}");
-        results[name] = measure().with_context(|| format!("cannot measure {name}"))?;
-        results["machine"]["load_at_end"] = json!(machine::load()?);
+        results[*name] = measure().with_context(|| format!("cannot measure {name}"))?;
+        let load = json!(machine::load()?);
+        if whole {
+            results["machine"]["load_at_end"] = load;
+        } else {
+            results["apart"][*name] = machine.clone();
+            results["apart"][*name]["load_at_end"] = load;
+        }
         save(&results)?;
     }
     report::write(&results)
@@ -80,6 +123,11 @@ impl Programs {
     fn build() -> Result<Self> {
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--package", "benches"]);
+        // This program's own: a build script that reads them would be run again, and all that is built on it.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO_PKG_")) {
+            cargo.env_remove(name);
+        }
+        cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_MANIFEST_PATH");
         process::run(cargo.current_dir(paths::workspace()))?;
         let folder = paths::target().join("release");
         Ok(Self { agent: folder.join("oom-watcher"), benches: folder.join("benches") })
@@ -87,7 +135,11 @@ impl Programs {
 
     /// The JSON that a command of `benches` writes.
     fn bench(&self, arguments: &[&str]) -> Result<Value> {
-        let text = process::output(Command::new(&self.benches).args(arguments))?;
+        self.bench_with(arguments, &[])
+    }
+
+    fn bench_with(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Value> {
+        let text = process::output(Command::new(&self.benches).args(arguments).envs(environment.iter().copied()))?;
         serde_json::from_str(&text).with_context(|| format!("benches wrote {text:?}"))
     }
 }

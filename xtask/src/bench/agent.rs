@@ -1,6 +1,7 @@
 //! A running agent, seen from outside: its lines with the time at which they came, its port, its figures in /proc.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{kills, machine};
 
@@ -91,7 +92,7 @@ impl Watcher {
     pub(super) fn latency_ms(&self) -> Result<f64> {
         let (came, line) = loop {
             let next = self.lines.recv_timeout(PATIENCE).context("no line")?;
-            if next.1["cgroup"]["path"].as_str().is_some_and(|path| path.ends_with(kills::CONTAINER)) {
+            if next.1["cgroup"]["path"].as_str().is_some_and(|path| path.contains(kills::CONTAINERS)) {
                 break next;
             }
         };
@@ -110,38 +111,66 @@ impl Watcher {
         Ok(page)
     }
 
-    /// A number of `/proc/<pid>/status` or `smaps_rollup`, in KiB.
-    pub(super) fn kib(&self, file: &str, name: &str) -> Result<u64> {
+    /// What it takes of memory, in KiB. Not as `status` has it, which leaves out what each CPU has not yet added up.
+    pub(super) fn memory(&self) -> Result<Value> {
+        Ok(json!({
+            "rss_kib": self.kib("smaps_rollup", "Rss:")?,
+            "anonymous_kib": self.kib("smaps_rollup", "Anonymous:")?,
+            "pss_kib": self.kib("smaps_rollup", "Pss:")?,
+        }))
+    }
+
+    pub(super) fn peak_kib(&self) -> Result<u64> {
+        self.kib("status", "VmHWM:")
+    }
+
+    fn kib(&self, file: &str, name: &str) -> Result<u64> {
         let text = machine::read(&format!("/proc/{}/{file}", self.child.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
-        line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().context("not a number")
+        line.trim().trim_end_matches(" kB").parse().context("not a number")
     }
 
-    /// Times that its threads were switched to, and the time that they ran, in nanoseconds.
-    pub(super) fn switches_and_ns(&self) -> Result<(u64, u64)> {
-        let mut total = (0, 0);
+    /// For each of its threads, how often it was switched to and how long it ran, in nanoseconds.
+    pub(super) fn threads(&self) -> Result<BTreeMap<String, [u64; 2]>> {
+        let mut threads = BTreeMap::<_, [u64; 2]>::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).context("the agent is gone")? {
-            let text = fs::read_to_string(task?.path().join("schedstat")).context("cannot read schedstat")?;
-            let mut fields = text.split_whitespace().map(str::parse::<u64>);
-            let ran = fields.next().context("schedstat is empty")??;
-            total.0 += fields.nth(1).context("schedstat is short")??;
-            total.1 += ran;
+            let task = task?.path();
+            let read = |name: &str| fs::read_to_string(task.join(name)).with_context(|| format!("cannot read {name}"));
+            let text = read("schedstat")?;
+            let fields: Vec<u64> = text.split_whitespace().map_while(|field| field.parse().ok()).collect();
+            let [ran, _, switches] = fields[..] else { bail!("schedstat is {text:?}") };
+            // Those of one name are as one.
+            let thread = threads.entry(read("comm")?.trim().to_owned()).or_default();
+            *thread = [thread[0] + switches, thread[1] + ran];
         }
-        Ok(total)
+        Ok(threads)
     }
 
-    /// Runs, nanoseconds and instructions of each kernel program that it holds.
-    pub(super) fn programs(&self) -> Result<Vec<(u64, u64)>> {
-        let mut programs = Vec::new();
+    /// The kernel programs that it holds.
+    pub(super) fn programs(&self) -> Result<Vec<Program>> {
+        let (mut programs, mut names) = (Vec::new(), BTreeMap::new());
         for file in fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).context("the agent is gone")? {
             let text = fs::read_to_string(file?.path()).unwrap_or_default();
-            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-            if let (Some(_), Some(runs), Some(ns)) = (field("prog_type:"), field("run_cnt:"), field("run_time_ns:")) {
-                programs.push((runs, ns));
+            let text_of = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+            let field = |name: &str| text_of(name)?.parse::<u64>().ok();
+            let Some(id) = field("prog_id:") else { continue };
+            if let (Some(runs), Some(ns)) = (field("run_cnt:"), field("run_time_ns:")) {
+                programs.push((id, runs, ns));
+            } else if let Some(name) = text_of("tp_name:") {
+                names.insert(id, name);
             }
         }
-        Ok(programs)
+        // A link says what its program is attached to, where that is a tracepoint; this agent's others are of out_of_memory.
+        let name = |id| names.get(&id).cloned().unwrap_or_else(|| format!("out_of_memory ({id})"));
+        Ok(programs.into_iter().map(|(id, runs, ns)| Program { name: name(id), runs, ns }).collect())
     }
+}
+
+/// A kernel program, how often it ran and for how long, since the kernel counts it.
+pub(super) struct Program {
+    pub(super) name: String,
+    pub(super) runs: u64,
+    pub(super) ns: u64,
 }
 
 impl Drop for Watcher {

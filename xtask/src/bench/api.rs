@@ -1,17 +1,15 @@
-//! What a kill asks of the Kubernetes API: the agent against a server that answers everything, with kills in one container at
-//! rates from one alone to a storm.
+//! What kills ask of the Kubernetes API: the real agent against a server that answers at once (`benches api`), with real kills in
+//! one container at rates from one alone to a storm, and in a hundred pods.
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,114 +17,117 @@ use super::{
     agent::Watcher,
     kills::{self, Cgroup},
 };
+use crate::paths;
 
-/// Kills, and the pause between two of them: one, some a minute apart in kind, a container that is killed all the time.
-const CASES: [(u64, Duration); 3] =
-    [(1, Duration::ZERO), (10, Duration::from_secs(1)), (60, Duration::from_millis(100))];
-/// After the last kill, until nothing more is asked: changes of one Event are ten seconds apart.
-const SETTLED: Duration = Duration::from_secs(12);
-/// What each request about the kills of the bench has in it: the name of their pod.
-const OWN: &str = "web-0";
-/// The pod of the kills.
-const POD: &str = "{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{\"name\":\"web-0\",\"namespace\":\"shop\",\
-    \"uid\":\"0b5e55ed-0000-4000-8000-000000000000\"},\"spec\":{\"nodeName\":\"bench\",\"containers\":[{\"name\":\"app\"}]}}";
-
-/// Method and bytes of each request.
-type Asked = Arc<Mutex<Vec<(String, usize)>>>;
+/// Kills, in how many pods, and the pause between two of them: one, some a second apart, a container that is killed all the time,
+/// and a node that runs out of memory everywhere.
+const CASES: [(usize, usize, Duration); 4] = [
+    (1, 1, Duration::ZERO),
+    (10, 1, Duration::from_secs(1)),
+    (60, 1, Duration::from_millis(100)),
+    (100, 100, Duration::ZERO),
+];
+/// After the last request, until nothing more is asked: changes of one Event are ten seconds apart.
+const SETTLED: f64 = 12.0;
+/// Longer than the agent takes for what it still tells.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Every case with an agent of its own.
 pub(super) fn measure(programs: &Programs) -> Result<Value> {
-    CASES.iter().map(|&(count, pause)| case(programs, count, pause)).collect()
+    CASES.iter().map(|&(count, pods, pause)| case(programs, count, pods, pause)).collect()
 }
 
-fn case(programs: &Programs, count: u64, pause: Duration) -> Result<Value> {
-    let asked = Asked::default();
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
-    let address = listener.local_addr()?;
-    let log = Arc::clone(&asked);
-    thread::spawn(move || serve(&listener, &log));
-    let links = kills::links(0)?;
-    let kubeconfig = links.with_file_name("kubeconfig");
-    write_kubeconfig(&kubeconfig, &address.to_string())?;
-    let links = links.display().to_string();
-    let api = ["--kubernetes-enrichment", "true", "--kubernetes-events", "true", "--container-log-dir", &links];
-    let agent = Watcher::agent_with(&programs.agent, None, &api, &[("KUBECONFIG", &kubeconfig)])?;
-    let cgroup = Cgroup::new()?;
+fn case(programs: &Programs, count: usize, pods: usize, pause: Duration) -> Result<Value> {
+    let mut server = Server::start(programs, false)?;
+    let links = kills::links(pods - 1)?.display().to_string();
+    let agent = server.agent(programs, &links)?;
+    // The first, which makes what they share, is the last to be removed.
+    let cgroups: Vec<_> = (0..pods).map(Cgroup::of).collect::<Result<Vec<_>>>()?.into_iter().rev().collect();
     let started = Instant::now();
-    for _ in 0..count {
+    for cgroup in cgroups.iter().cycle().take(count) {
         cgroup.kill(0)?;
         agent.latency_ms()?;
         thread::sleep(pause);
     }
     let took = started.elapsed();
-    thread::sleep(SETTLED);
-    let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |method: &str| asked.iter().filter(|(name, _)| name == method).count();
+    let asked = server.settled()?;
     Ok(json!({
         "kills": count,
+        "pods": pods,
         "seconds": took.as_secs_f64(),
-        "get": of("GET"),
-        "post": of("POST"),
-        "patch": of("PATCH"),
-        "request_bytes": asked.iter().map(|(_, bytes)| bytes).sum::<usize>(),
+        "told_after_seconds": started.elapsed().as_secs_f64() - SETTLED,
+        "get": asked["get"],
+        "post": asked["post"],
+        "patch": asked["patch"],
+        "request_bytes": asked["request_bytes"],
     }))
 }
 
-/// Tells an agent where the API is.
-pub(super) fn write_kubeconfig(file: &Path, address: &str) -> Result<()> {
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: bench\n\
-         clusters: [{{ name: bench, cluster: {{ server: 'http://{address}' }} }}]\n\
-         contexts: [{{ name: bench, context: {{ cluster: bench, user: bench }} }}]\n\
-         users: [{{ name: bench, user: {{}} }}]\n"
-    );
-    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+/// The server; ended when dropped.
+pub(super) struct Server {
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    kubeconfig: PathBuf,
 }
 
-/// Answers until the bench ends.
-fn serve(listener: &TcpListener, asked: &Asked) {
-    for stream in listener.incoming().map_while(Result::ok) {
-        let asked = Arc::clone(asked);
-        thread::spawn(move || {
-            // The end of a connection is the agent's.
-            let _ = answer_all(&stream, &asked);
-        });
+impl Server {
+    pub(super) fn start(programs: &Programs, tls: bool) -> Result<Self> {
+        let kubeconfig = kubeconfig()?;
+        let mut command = Command::new(&programs.benches);
+        command.arg("api").args(tls.then_some("--tls")).env("KUBECONFIG", &kubeconfig);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start benches")?;
+        let questions = child.stdin.take().context("it is piped")?;
+        let answers = BufReader::new(child.stdout.take().context("it is piped")?);
+        let mut server = Self { child, questions, answers, kubeconfig };
+        // An answer says that it serves, and that the file is written.
+        server.asked()?;
+        Ok(server)
     }
-}
 
-/// One request after the other: the pod where it is asked for, and to whoever writes what was written.
-fn answer_all(stream: &TcpStream, asked: &Asked) -> Result<()> {
-    let mut reader = BufReader::new(stream);
-    loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first)? == 0 {
-            return Ok(());
-        }
-        let (mut bytes, mut length) = (first.len(), 0);
+    /// An agent that enriches and writes Events.
+    pub(super) fn agent(&self, programs: &Programs, links: &str) -> Result<Watcher> {
+        let api = ["--kubernetes-enrichment", "true", "--kubernetes-events", "true", "--container-log-dir", links];
+        Watcher::agent_with(&programs.agent, None, &api, &[("KUBECONFIG", &self.kubeconfig)])
+    }
+
+    /// What was asked about the bench's pods so far.
+    pub(super) fn asked(&mut self) -> Result<Value> {
+        writeln!(self.questions, "{}", kills::NAMESPACE).context("the server is gone")?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line).context("the server does not answer")?;
+        serde_json::from_str(&line).with_context(|| format!("the server said {line:?}"))
+    }
+
+    /// What was asked once nothing more is.
+    fn settled(&mut self) -> Result<Value> {
+        let started = Instant::now();
         loop {
-            let mut header = String::new();
-            bytes += reader.read_line(&mut header)?;
-            if header.trim().is_empty() {
-                break;
+            thread::sleep(Duration::from_secs(1));
+            let asked = self.asked()?;
+            if asked["quiet_seconds"].as_f64().is_some_and(|quiet| quiet > SETTLED) {
+                return Ok(asked);
             }
-            if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
+            ensure!(started.elapsed() < PATIENCE, "the agent asks for ever: {asked}");
         }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let method = first.split(' ').next().unwrap_or_default().to_owned();
-        let answer = if method == "GET" { POD.as_bytes() } else { &body };
-        // Other kills of the machine may be in pods, too.
-        if first.contains(OWN) || String::from_utf8_lossy(&body).contains(OWN) {
-            asked.lock().unwrap_or_else(PoisonError::into_inner).push((method, bytes + length));
-        }
-        let mut stream = stream;
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            answer.len()
-        )?;
-        stream.write_all(answer)?;
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where a server of `benches` writes how it is reached.
+pub(super) fn kubeconfig() -> Result<PathBuf> {
+    Ok(paths::make(&paths::target().join("bench"))?.join("kubeconfig"))
+}
+
+/// The fleet of docs/scale.md, made up but for the agents' client: see `benches fleet`.
+pub(super) fn fleet(programs: &Programs, nodes: usize, seconds: u64) -> Result<Value> {
+    let kubeconfig: &Path = &kubeconfig()?;
+    let (nodes, seconds) = (nodes.to_string(), seconds.to_string());
+    programs.bench_with(&["fleet", "--nodes", &nodes, "--seconds", &seconds], &[("KUBECONFIG", kubeconfig)])
 }

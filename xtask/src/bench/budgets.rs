@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{Programs, parts};
 use crate::{paths, process};
@@ -44,6 +44,11 @@ pub(super) fn hold(programs: &Programs) -> Result<()> {
         bail!("{failed} figures are over their budgets: see benches/budgets.json for why they are what they are");
     }
     Ok(())
+}
+
+/// Every figure, for the page.
+pub(super) fn figures(programs: &Programs) -> Result<Value> {
+    Ok(measure(programs)?.into_iter().map(|(name, value)| (name, json!(value))).collect::<Map<_, _>>().into())
 }
 
 fn measure(programs: &Programs) -> Result<Vec<(String, f64)>> {

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::paths;
 
-/// A container of a pod, as its cgroup path has it.
+/// Where pods are in the tree of cgroups, and the namespace that they are of.
 const QOS: &str = "kubepods/burstable";
-const POD: &str = "0b5e55ed-0000-4000-8000-000000000000";
-/// Its id tells its kills from any others of the machine.
-pub(super) const CONTAINER: &str = "c0ffee0000000000000000000000000000000000000000000000000000000000";
+pub(super) const NAMESPACE: &str = "bench-shop";
+/// Their ids begin so: it tells their kills from any others of the machine.
+pub(super) const CONTAINERS: &str = "c0ffee000000000000000000";
 const LIMIT: &str = "16777216";
 
 /// A cgroup in which whoever asks for more than 16 MiB is killed.
@@ -25,13 +25,15 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    pub(super) fn new() -> Result<Self> {
+    /// That of container `number`.
+    pub(super) fn of(number: usize) -> Result<Self> {
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let (root, limit) =
             if v1.is_dir() { (v1, "memory.limit_in_bytes") } else { (Path::new("/sys/fs/cgroup"), "memory.max") };
         let mut folder = root.to_owned();
         let mut made = Vec::new();
-        for part in QOS.split('/').chain([format!("pod{POD}").as_str(), CONTAINER]) {
+        let (pod, container) = (format!("pod{}", pod_uid(number)), container_id(number));
+        for part in QOS.split('/').chain([pod.as_str(), container.as_str()]) {
             if limit == "memory.max" {
                 write(&folder.join("cgroup.subtree_control"), "+memory")?;
             }
@@ -71,17 +73,23 @@ fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {text} to {}", file.display()))
 }
 
-/// A directory of links as the kubelet makes them, of the container of [`Cgroup`] and `others` more.
+fn pod_uid(number: usize) -> String {
+    format!("0b5e55ed-0000-4000-8000-{number:012}")
+}
+
+fn container_id(number: usize) -> String {
+    format!("{CONTAINERS}{number:040}")
+}
+
+/// A directory of links as the kubelet makes them, of the first container and `others` more.
 pub(super) fn links(others: usize) -> Result<PathBuf> {
     let folder = paths::target().join("bench/containers");
     // Of an earlier run.
     let _ = fs::remove_dir_all(&folder);
     paths::make(&folder)?;
-    let names = (1..=others).map(|number| (format!("00000000-0000-4000-8000-{number:012}"), format!("{number:064x}")));
-    let own = (POD.to_owned(), CONTAINER.to_owned());
-    for (number, (pod, container)) in std::iter::once(own).chain(names).enumerate() {
-        let link = folder.join(format!("web-{number}_shop_app-{container}.log"));
-        let target = format!("/var/log/pods/shop_web-{number}_{pod}/app/0.log");
+    for number in 0..=others {
+        let link = folder.join(format!("web-{number}_{NAMESPACE}_app-{}.log", container_id(number)));
+        let target = format!("/var/log/pods/{NAMESPACE}_web-{number}_{}/app/0.log", pod_uid(number));
         symlink(target, &link).with_context(|| format!("cannot make {}", link.display()))?;
     }
     Ok(folder)

@@ -10,7 +10,7 @@ use super::{
     Programs,
     agent::Watcher,
     kills::{self, Cgroup, Load},
-    quantile,
+    machine, quantile,
 };
 
 /// The CPU that watches; the other one has the kills of half of the cases.
@@ -39,7 +39,7 @@ pub(super) fn measure(programs: &Programs, kills: usize) -> Result<Value> {
         case("loaded, same CPU", true, WATCHER),
     ];
     ensure!(std::thread::available_parallelism()?.get() > OTHER, "two CPUs are needed");
-    let cgroup = Cgroup::new()?;
+    let cgroup = Cgroup::of(0)?;
     let links = kills::links(0)?.display().to_string();
     let agent = Watcher::agent_with(&programs.agent, Some(WATCHER), &["--container-log-dir", &links], &[])?;
     let polling = Watcher::polling(&programs.benches, Some(WATCHER))?;
@@ -87,21 +87,29 @@ fn figures(case: &mut Case) -> Result<Value> {
     }))
 }
 
-/// Time that the kernel programs run for one kill, by the kernel's own statistics.
+/// Time that the kernel programs run while processes are killed, by the kernel's own statistics; others' kills are kills, too.
 fn kernel_cost(agent: &Watcher, cgroup: &Cgroup) -> Result<Value> {
     const KILLS: u64 = 50;
     let before = fs::read_to_string(STATS).context("cannot read kernel.bpf_stats_enabled")?;
     fs::write(STATS, "1").context("cannot set kernel.bpf_stats_enabled")?;
     let ran = || -> Result<_> {
+        let (killed, programs) = (machine::kills()?, agent.programs()?);
         for _ in 0..KILLS {
             cgroup.kill(OTHER)?;
         }
-        agent.programs()
+        Ok((machine::kills()? - killed, programs, agent.programs()?))
     };
-    let programs = ran();
+    let ran = ran();
     fs::write(STATS, before.trim()).context("cannot set kernel.bpf_stats_enabled back")?;
-    let per_run = |&(runs, ns): &(u64, u64)| json!({ "runs": runs, "ns_per_run": ns as f64 / runs.max(1) as f64 });
-    let mut programs = programs?;
-    programs.sort_unstable();
-    Ok(json!({ "kills": KILLS, "programs": programs.iter().map(per_run).collect::<Vec<_>>() }))
+    let (kills, before, after) = ran?;
+    let per_kill = before.iter().zip(&after).map(|(before, after)| {
+        let (runs, ns) = (after.runs - before.runs, after.ns - before.ns);
+        json!({
+            "program": after.name,
+            "runs": runs,
+            "ns_per_run": ns as f64 / runs.max(1) as f64,
+            "ns_per_kill": ns as f64 / kills.max(1) as f64,
+        })
+    });
+    Ok(json!({ "kills": kills, "programs": per_kill.collect::<Vec<_>>() }))
 }

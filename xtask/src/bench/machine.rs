@@ -30,6 +30,13 @@ pub(super) fn load() -> Result<f64> {
     first.parse().context("the load is no number")
 }
 
+/// Processes that were killed for want of memory since the machine started.
+pub(super) fn kills() -> Result<u64> {
+    let text = read("/proc/vmstat")?;
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.context("/proc/vmstat does not count kills")?.trim().parse().context("the count is no number")
+}
+
 pub(super) fn read(file: &str) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
 }

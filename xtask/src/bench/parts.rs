@@ -1,12 +1,17 @@
 //! The agent's parts on their own: what `benches` measures, at several sizes, and the sizes of what is built.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::Programs;
-use crate::{paths, process};
+use super::{
+    Programs,
+    agent::Watcher,
+    kills::{self, Cgroup},
+    machine, standing,
+};
+use crate::{paths, process, vm::kernels::Arch};
 
 /// Containers on the node, and kills in one run, that show how the stages grow.
 const CONTAINERS: [&str; 4] = ["10", "100", "1000", "10000"];
@@ -28,9 +33,23 @@ pub(super) fn scrape(programs: &Programs) -> Result<Value> {
     SERIES.iter().map(|series| programs.bench(&["scrape", "--series", series])).collect()
 }
 
-/// Memory after more and more kills.
-pub(super) fn growth(programs: &Programs) -> Result<Value> {
-    programs.bench(&["memory", "--kills", "100000"])
+/// Memory after more and more kills: replayed ones, in a process that has the agent's parts, and real ones of the agent itself, as
+/// many as there is time for.
+pub(super) fn growth(programs: &Programs, kills: usize) -> Result<Value> {
+    let links = kills::links(0)?.display().to_string();
+    let agent = Watcher::agent_with(&programs.agent, None, &["--container-log-dir", &links], &[])?;
+    // What starting took is given back.
+    thread::sleep(standing::SETTLED);
+    let cgroup = Cgroup::of(0)?;
+    let mut points = Vec::new();
+    for killed in 0..=kills {
+        if killed % (kills / 4).max(1) == 0 {
+            points.push(json!({ "kills": killed, "rss_kib": agent.memory()?["rss_kib"] }));
+        }
+        cgroup.kill(0)?;
+        agent.latency_ms()?;
+    }
+    Ok(json!({ "replayed": programs.bench(&["memory", "--kills", "100000"])?, "agent": { "points": points } }))
 }
 
 /// What is built, and of how much.
@@ -40,6 +59,50 @@ pub(super) fn sizes(programs: &Programs) -> Result<Value> {
         "object_bytes": length(&paths::workspace().join("oom-watcher/bpf/oom-watcher.bpf.o"))?,
         "dependencies": dependencies()?,
     }))
+}
+
+/// The image that `cargo xtask image` built last, as a registry has it; null where it built none.
+pub(super) fn image() -> Result<Value> {
+    let layout = paths::target().join(format!("image/proof-{}/oci", Arch::own()));
+    if !layout.is_dir() {
+        return Ok(Value::Null);
+    }
+    let read = |file: &Path| -> Result<Value> {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
+    };
+    let index = read(&layout.join("index.json"))?;
+    let digest = index["manifests"][0]["digest"].as_str().context("the image has no manifest")?;
+    let manifest = read(&layout.join("blobs").join(digest.replace(':', "/")))?;
+    let layers = manifest["layers"].as_array().context("the manifest has no layers")?;
+    let bytes = layers.iter().chain([&manifest["config"]]).filter_map(|blob| blob["size"].as_u64());
+    Ok(json!({ "compressed_bytes": bytes.sum::<u64>(), "layers": layers.len() }))
+}
+
+/// Instructions that the verifiers of other kernels went through, as the guests that docs/kernel-support.md is made of said.
+pub(super) fn verified() -> Result<Value> {
+    const GUESTS: &str = "docs/kernel-support.jsonl";
+    let text = fs::read_to_string(paths::workspace().join(GUESTS)).with_context(|| format!("cannot read {GUESTS}"))?;
+    let guest = |line: &str| -> Result<Value> {
+        let guest: Value = serde_json::from_str(line).with_context(|| format!("cannot understand {GUESTS}"))?;
+        let hooks = guest["hooks"].as_array().context("a guest has no hooks")?;
+        let count = |hook: &Value| Some((hook["hook"].as_str()?.to_owned(), hook["verified_instructions"].clone()));
+        let hooks: serde_json::Map<_, _> = hooks.iter().filter_map(count).collect();
+        Ok(json!({ "guest": guest["guest"], "kernel": guest["kernel"], "hooks": hooks }))
+    };
+    text.lines().map(guest).collect()
+}
+
+/// Time of a release build that finds nothing built, and of how much CPU.
+pub(super) fn cold_build() -> Result<Value> {
+    let target = paths::target().join("bench/cold");
+    let started = Instant::now();
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--target-dir"]).arg(&target);
+    process::run(cargo.current_dir(paths::workspace()))?;
+    let seconds = started.elapsed().as_secs_f64();
+    fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
+    Ok(json!({ "seconds": seconds, "machine": machine::describe()? }))
 }
 
 fn length(file: &Path) -> Result<u64> {

@@ -1,16 +1,21 @@
 //! What the agent takes while nothing happens: memory, wake-ups and CPU; and how long it takes to start.
 
 use std::{
-    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Programs, agent::Watcher, api, kills, quantile};
+use super::{
+    Programs,
+    agent::Watcher,
+    api,
+    kills::{self, Cgroup},
+    machine, page, quantile,
+};
 use crate::process;
 
 /// Containers of a large node.
@@ -18,23 +23,25 @@ const CONTAINERS: usize = 500;
 /// Starts, and drills, of one figure.
 const STARTS: usize = 15;
 const DRILLS: usize = 5;
-/// How long after the start memory is looked at: the first tick is over.
-const SETTLED: Duration = Duration::from_secs(12);
+/// How long after the start memory is looked at: the first tick is over, and the second, which gives memory back.
+pub(super) const SETTLED: Duration = Duration::from_secs(22);
+/// How often idleness is looked for on a machine that has kills of others.
+const WINDOWS: usize = 5;
 
 /// Every figure of this module.
 pub(super) fn measure(programs: &Programs, seconds: u64) -> Result<Value> {
-    let links = kills::links(CONTAINERS)?;
-    let kubeconfig = links.with_file_name("kubeconfig");
-    // Nothing listens there: the API is asked at the first kill only.
-    api::write_kubeconfig(&kubeconfig, "127.0.0.1:1")?;
-    let containers = ["--container-log-dir", &links.display().to_string()];
-    let everything = [&containers[..], &["--kubernetes-enrichment", "true", "--kubernetes-events", "true"]].concat();
-    let idle = |arguments: &[&str]| memory_and_idle(programs, &kubeconfig, arguments, seconds);
+    let links = kills::links(CONTAINERS)?.display().to_string();
+    let start = start(programs)?;
+    let plain = |arguments: &[&str]| -> Result<Value> {
+        figures(&Watcher::agent_with(&programs.agent, None, arguments, &[])?, seconds)
+    };
+    let (standalone, containers) = (plain(&[])?, plain(&["--container-log-dir", &links])?);
     Ok(json!({
-        "start": start(programs)?,
-        "standalone": idle(&[])?,
-        "containers": idle(&containers)?,
-        "everything": idle(&everything)?,
+        "start": start,
+        "known_containers": CONTAINERS,
+        "standalone": standalone,
+        "containers": containers,
+        "everything": everything(programs, &links, seconds)?,
     }))
 }
 
@@ -56,26 +63,71 @@ fn start(programs: &Programs) -> Result<Value> {
     }))
 }
 
-fn memory_and_idle(programs: &Programs, kubeconfig: &Path, arguments: &[&str], seconds: u64) -> Result<Value> {
-    let agent = Watcher::agent_with(&programs.agent, None, arguments, &[("KUBECONFIG", kubeconfig)])?;
+/// With the API, which it has told of a kill: its client has a connection, with TLS, and all that belongs to one.
+fn everything(programs: &Programs, links: &str, seconds: u64) -> Result<Value> {
+    let mut server = api::Server::start(programs, true)?;
+    let agent = server.agent(programs, links)?;
+    let is_known = |page: &Value| page["series_of_containers"].as_u64().is_some_and(|count| count > CONTAINERS as u64);
+    let before = until(|| Ok(page::of(&agent.scrape()?)), is_known).context("the agent does not know the names")?;
+    Cgroup::of(0)?.kill(0)?;
+    agent.latency_ms()?;
+    let asked = until(|| server.asked(), |asked| asked["post"] == 1).context("the agent made no Event")?;
+    let mut figures = figures(&agent, seconds)?;
+    figures["asked"] = asked;
+    figures["page_before_the_kill"] = before;
+    Ok(figures)
+}
+
+/// Looks until it is so.
+fn until(mut look: impl FnMut() -> Result<Value>, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+    let started = Instant::now();
+    loop {
+        let seen = look()?;
+        if is_so(&seen) {
+            return Ok(seen);
+        }
+        ensure!(started.elapsed() < SETTLED, "{seen}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Steady memory, a window in which nothing is killed, and what a scrape adds.
+fn figures(agent: &Watcher, seconds: u64) -> Result<Value> {
     thread::sleep(SETTLED);
-    let steady = memory(&agent)?;
-    let (switches, ns) = agent.switches_and_ns()?;
-    thread::sleep(Duration::from_secs(seconds));
-    let (switches_after, ns_after) = agent.switches_and_ns()?;
-    agent.scrape()?;
+    let steady = agent.memory()?;
+    let idle = idle(agent, seconds)?;
+    let page = page::of(&agent.scrape()?);
     Ok(json!({
+        "settled_seconds": SETTLED.as_secs(),
         "steady": steady,
-        "after_a_scrape": memory(&agent)?,
-        "peak_kib": agent.kib("status", "VmHWM")?,
-        "idle": { "seconds": seconds, "switches": switches_after - switches, "cpu_us": (ns_after - ns) / 1000 },
+        "idle": idle,
+        "page": page,
+        "after_a_scrape": agent.memory()?,
+        "peak_kib": agent.peak_kib()?,
     }))
 }
 
-fn memory(agent: &Watcher) -> Result<Value> {
-    Ok(json!({
-        "rss_kib": agent.kib("status", "VmRSS")?,
-        "anonymous_kib": agent.kib("status", "RssAnon")?,
-        "pss_kib": agent.kib("smaps_rollup", "Pss")?,
-    }))
+/// The first of a few windows in which nobody was killed on this machine, else the last one, with how many were.
+fn idle(agent: &Watcher, seconds: u64) -> Result<Value> {
+    let mut window = json!(null);
+    for _ in 0..WINDOWS {
+        let (killed, before) = (machine::kills()?, agent.threads()?);
+        thread::sleep(Duration::from_secs(seconds));
+        let after = agent.threads()?;
+        let killed = machine::kills()? - killed;
+        let threads = after.iter().map(|(name, [switches, ns])| {
+            let [switches_before, ns_before] = before.get(name).copied().unwrap_or_default();
+            json!({ "thread": name, "switches": switches - switches_before, "cpu_us": (ns - ns_before) / 1000 })
+        });
+        window = json!({ "seconds": seconds, "kills_of_others": killed, "threads": threads.collect::<Vec<_>>() });
+        if killed == 0 {
+            break;
+        }
+    }
+    let threads = window["threads"].as_array().context("no window")?;
+    let sum = |field: &str| threads.iter().filter_map(|thread| thread[field].as_u64()).sum::<u64>();
+    let (switches, cpu_us) = (sum("switches"), sum("cpu_us"));
+    window["switches"] = json!(switches);
+    window["cpu_us"] = json!(cpu_us);
+    Ok(window)
 }
