@@ -119,8 +119,9 @@ fn a_hostile_container_in_a_pod_is_a_harmless_event() {
     report.kubernetes = full().kubernetes;
     report.kubernetes.as_mut().unwrap().container = Some(hostile_long_name());
     let draft = Draft::new(&report, None).unwrap();
-    let event = draft.event(&draft.event_name(), 1, report.time);
-    let field_path = event.regarding.as_ref().and_then(|pod| pod.field_path.clone()).unwrap();
+    let mut event = draft.event(&draft.event_name(), 1, report.time);
+    let field_path = field_path(ContainerKind::Container, &hostile_long_name());
+    event.regarding.as_mut().unwrap().field_path = Some(field_path.clone());
     assert!(field_path.starts_with(r#"spec.containers{a\nb\r"c""#) && field_path.ends_with('}'), "{field_path}");
     assert!(field_path.chars().count() <= "spec.containers{}".len() + CONTAINER_MAX, "{field_path}");
     // As it goes to the server: no text in it has anything that a terminal could act on.

@@ -8,7 +8,7 @@ use crate::{
     escape::is_unsafe,
     exposition::Exposition,
     names::{Limits, link},
-    report::{Incident, Kubernetes, Scope},
+    report::{Kubernetes, Scope},
     sinks::samples::{
         enrichment, full, hostile, hostile_elsewhere, hostile_enrichment, hostile_long, in_docker, in_service, minimal,
     },
