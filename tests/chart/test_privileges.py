@@ -15,6 +15,8 @@ SWITCHES = {
     "config.podLogDir": ("", "/var/log/pods"),
     "config.crioBundleDir": ("", "/var/lib/containers/storage/overlay-containers"),
     "config.criSocket": ("", "/run/containerd/containerd.sock"),
+    "config.dockerContainerDir": ("", "/var/lib/docker/containers"),
+    "config.podmanContainerDir": ("", "/var/lib/containers/storage/overlay-containers"),
     "config.stateDir": ("", "/var/lib/oom-watcher"),
     "config.pinDir": ("", "/sys/fs/bpf/oom-watcher"),
     "capabilities.sysResource": (False, True),
@@ -25,6 +27,7 @@ SWITCHES = {
     "selinux.enabled": (False, True),
     "openshift.enabled": (False, True),
 }
+READ_ONLY = ("podLogDir", "crioBundleDir", "criSocket", "dockerContainerDir", "podmanContainerDir")
 WRITABLE = ("stateDir", "pinDir")
 
 
@@ -72,7 +75,7 @@ def grants_what_nothing_uses(values: dict) -> bool:
 
 
 def test_every_value_that_widens_what_the_agent_may_is_a_switch():
-    widening = {"podLogDir", "crioBundleDir", "criSocket", *WRITABLE}
+    widening = {*READ_ONLY, *WRITABLE}
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     assert {f"capabilities.{name}" for name in defaults["capabilities"]} <= set(SWITCHES)
     assert {f"config.{name}" for name in defaults["config"] if name in widening} <= set(SWITCHES)
@@ -134,9 +137,11 @@ def check_capabilities(container: dict, values: dict) -> None:
 def check_mounts(pod: dict, container: dict, values: dict) -> None:
     config = values["config"]
     writable = {config[name] for name in WRITABLE} - {""}
-    read_only = {"/var/log/containers", config["podLogDir"], config["crioBundleDir"], config["criSocket"]} - {""}
-    assert {volume["hostPath"]["path"] for volume in pod["volumes"]} == writable | read_only, values
+    read_only = {"/var/log/containers", *(config[name] for name in READ_ONLY)} - {""}
+    # As a list: Kubernetes takes no place twice, and CRI-O and podman may have the same directory.
+    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(writable | read_only), values
     paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"]}
+    assert len({mount["mountPath"] for mount in container["volumeMounts"]}) == len(paths), values
     mounts = {paths[mount["name"]]: mount["readOnly"] for mount in container["volumeMounts"]}
     assert mounts == dict.fromkeys(writable, False) | dict.fromkeys(read_only, True), values
 

@@ -93,8 +93,8 @@ const GUEST_RESTART: &[&str] = &[
     "beside",
 ];
 
-/// Of the image for arm64 what the architecture could change: the program is static, and kills are reported, by both runtimes and with the API, under the
-/// filters of both kinds and with its own set to kill.
+/// Of the image for arm64 what the architecture could change: the program is static, and kills are reported, by both runtimes and
+/// with the API, under the filters of both kinds and with its own set to kill.
 const IMAGE_IN_ARM64: &[&str] =
     &["xtask", "image", "--arch", "arm64", "--guest", "6.12", "--filter", "reported or static"];
 
@@ -130,7 +130,6 @@ const STEPS: &[Step] = &[
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
-    step("asan", &[Need::Root, Need::Program("rustup")], &["xtask", "asan"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
@@ -138,7 +137,7 @@ const STEPS: &[Step] = &[
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
     step("image-arm64", IMAGE_ARM64, IMAGE_IN_ARM64),
-    step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest"]),
+    step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest", "--jobs", "2"]),
     step("guest-restart", GUEST_AMD64, GUEST_RESTART),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
