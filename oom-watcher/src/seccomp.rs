@@ -111,6 +111,9 @@ const ALLOWED_OLD: &[c_long] =
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_OLD: &[c_long] = &[];
 
+/// `_IO('$', 1)` of linux/perf_event.h. A program on a kprobe is detached by it where the kernel has no link for that, before 5.15.
+const PERF_EVENT_IOC_DISABLE: u64 = 0x2401;
+
 /// What the state file takes beside a file opened for writing.
 #[cfg(target_arch = "x86_64")]
 const RENAMES: &[c_long] = &[libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2];
@@ -181,8 +184,8 @@ fn conditional(writes_files: bool) -> Vec<(c_long, Vec<Comparison>)> {
         (libc::SYS_mprotect, none_of(2, libc::PROT_EXEC)),
         (libc::SYS_clone, vec![(0, SeccompCmpOp::MaskedEq(threads as u64), threads as u64)]),
         (libc::SYS_socket, equal(0, &families)),
-        // Whether it is a terminal; a stream that does not block.
-        (libc::SYS_ioctl, equal(1, &[libc::TCGETS, libc::FIONBIO])),
+        // Whether it is a terminal; a stream that does not block; the end of a kprobe.
+        (libc::SYS_ioctl, equal(1, &[libc::TCGETS, libc::FIONBIO, PERF_EVENT_IOC_DISABLE])),
         (libc::SYS_prctl, equal(0, &[libc::PR_SET_NAME as u64])),
     ]
 }

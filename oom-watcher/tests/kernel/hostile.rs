@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{ffi::OsStrExt as _, fs::symlink},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -262,7 +263,11 @@ fn no_secret_in_the_log() {
     let server = Refusing::start();
     let folder = tempfile::tempdir().expect("a directory");
     let kubeconfig = folder.path().join("config");
-    fs::write(&kubeconfig, server.kubeconfig()).expect("it is written");
+    // Never shown, but a client wants one, and a guest has none of its own.
+    let authority = folder.path().join("ca.crt");
+    let shown = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate is made");
+    fs::write(&authority, shown.cert.pem()).expect("it is written");
+    fs::write(&kubeconfig, server.kubeconfig(&authority)).expect("it is written");
     let id = "d".repeat(64);
     symlink(format!("/var/log/pods/shop_cart_{UID}/app/0.log"), folder.path().join(format!("cart_shop_app-{id}.log")))
         .expect("the link is made");
@@ -320,13 +325,14 @@ impl Refusing {
         Self { port, asked }
     }
 
-    fn kubeconfig(&self) -> String {
+    fn kubeconfig(&self, authority: &Path) -> String {
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: a\n\
-             clusters: [{{ name: a, cluster: {{ server: 'http://127.0.0.1:{}' }} }}]\n\
+             clusters: [{{ name: a, cluster: {{ server: 'http://127.0.0.1:{}', certificate-authority: '{}' }} }}]\n\
              contexts: [{{ name: a, context: {{ cluster: a, user: a }} }}]\n\
              users: [{{ name: a, user: {{ token: {TOKEN} }} }}]\n",
-            self.port
+            self.port,
+            authority.display()
         )
     }
 

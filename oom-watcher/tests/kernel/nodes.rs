@@ -22,13 +22,13 @@ fn a_node_among_others() {
     // Inner ones go before outer ones.
     let machine = Cgroup::new("machine");
     let (service, docker) = (machine.child("some.service"), machine.child("docker"));
-    let [here, there] = ["1", "2"].map(|digit| docker.child(&digit.repeat(64)));
+    let [here, there] = ["1", "2"].map(|digit| docker.child(digit.repeat(64)));
     let [own_pods, their_pods] = [&here, &there].map(|node| node.child("kubepods"));
     let [own_class, their_class] = [&own_pods, &their_pods].map(|pods| pods.child("burstable"));
-    let own_pod = own_class.child(&format!("pod{AGENTS_POD}"));
-    let own = own_pod.child(&"a".repeat(64));
-    let neighbours = [&own_class, &their_class].map(|class| class.child(&format!("pod{OTHER_POD}")));
-    let [neighbour, stranger] = [&neighbours[0], &neighbours[1]].map(|pod| pod.child(&"b".repeat(64)));
+    let own_pod = own_class.child(format!("pod{AGENTS_POD}"));
+    let own = own_pod.child("a".repeat(64));
+    let neighbours = [&own_class, &their_class].map(|class| class.child(format!("pod{OTHER_POD}")));
+    let [neighbour, stranger] = [&neighbours[0], &neighbours[1]].map(|pod| pod.child("b".repeat(64)));
     let directory = own.directory().to_str().expect("a path of text");
     let namespaced = ["/proc/self/exe", hog::NAMESPACED, directory];
     let watcher = Watcher::start_by(&namespaced, &[], &[("POD_UID", AGENTS_POD)]);

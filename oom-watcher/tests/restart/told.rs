@@ -113,7 +113,7 @@ fn killed_while_names_are_searched(places: &Places) {
     let outer = Cgroup::new("unnamed");
     let kubepods = outer.child("kubepods");
     let pod = kubepods.child("pod00000000-0000-4000-8000-000000000002");
-    let container = pod.child(&"d".repeat(64));
+    let container = pod.child("d".repeat(64));
     let killed: Victims = (0..2).map(|_| kill_in(&container)).collect();
     agent.wait_for_metric("oom_watcher_name_searches", 2.0);
     let last = agent.kill();

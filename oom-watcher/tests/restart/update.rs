@@ -54,7 +54,7 @@ impl Unnamed {
         let outer = Cgroup::new("unnamed");
         let kubepods = outer.child("kubepods");
         let pod = kubepods.child("pod00000000-0000-4000-8000-000000000001");
-        let container = pod.child(&"c".repeat(64));
+        let container = pod.child("c".repeat(64));
         Self { container, _above: [pod, kubepods, outer] }
     }
 
