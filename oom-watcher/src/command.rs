@@ -2,8 +2,6 @@
 
 use std::{error::Error, io, process::ExitCode};
 
-use tracing_subscriber::EnvFilter;
-
 use crate::{
     check,
     cli::{self, Cli, Command},
@@ -60,7 +58,7 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 
 fn configure(cli: &Cli) -> Result<Config, Box<dyn Error>> {
     let config = Config::new(&cli.options, &Surroundings::detect())?;
-    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let filter = log::filter(&config.log_filter)?;
     log::start(filter);
     Ok(config)
 }

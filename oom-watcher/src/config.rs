@@ -10,11 +10,11 @@ use std::{
 };
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Options, defaults},
     escape::Escaped,
+    log,
 };
 
 /// Longest node name: that of a Kubernetes object.
@@ -356,7 +356,7 @@ impl Setting<'_> {
     fn filter(self) -> Result<String, ConfigError> {
         // With a space before a directive the parser takes the wrong part of it, and panics where that is half of a character.
         let text = self.text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
-        match EnvFilter::try_new(&text) {
+        match log::filter(&text) {
             Ok(_) => Ok(text),
             Err(error) => Err(self.bad(Expected::Filter { reason: Escaped(&error.to_string()).to_string() })),
         }

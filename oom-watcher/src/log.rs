@@ -14,10 +14,17 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::{
     EnvFilter,
     field::RecordFields,
+    filter::ParseError,
     fmt::{FormatFields, format::Writer},
 };
 
 use crate::{command::chain, escape::Escaped};
+
+/// What `text`, `RUST_LOG`'s, lets pass. The value of a field is compared as it stands: as a regular expression it could take seconds
+/// to compile.
+pub(crate) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(text)
+}
 
 /// Begins to log what `filter` lets pass.
 pub(crate) fn start(filter: EnvFilter) {

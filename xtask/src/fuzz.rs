@@ -23,7 +23,7 @@ pub(crate) struct Options {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Choose what `fuzz/corpus` keeps anew, from there and from what was found: as few as reach the same code
+    /// Keep what was found to be new in `fuzz/corpus`, cut down to what adds something
     #[arg(long)]
     keep: bool,
     /// Build without optimisation: sooner ready, but slower, for a short run
@@ -154,28 +154,16 @@ impl Fuzzer {
         Ok(stats)
     }
 
-    /// Chooses anew from what is kept and what was found: the inputs with names of their own, and the fewest others that reach all
-    /// code which any of them reaches.
+    /// Takes over what covers something that the kept inputs do not.
     fn keep(&self, target: &str) -> Result<()> {
         let kept = self.folder.join("corpus").join(target);
-        let chosen = paths::target().join("fuzz-chosen").join(target);
-        if chosen.exists() {
-            fs::remove_dir_all(&chosen).with_context(|| format!("cannot remove {}", chosen.display()))?;
-        }
         paths::make(&kept)?;
-        paths::make(&chosen)?;
-        let (found_before, named): (Vec<_>, Vec<_>) = files(&kept)?.into_iter().partition(|path| is_hash(path));
-        copy(&named, &chosen)?;
         let mut command = self.command(target);
-        command.arg(&chosen).arg(&kept).arg(Self::found(target)).args(["--", "-set_cover_merge=1"]);
+        command.arg(&kept).arg(Self::found(target)).args(["--", "-merge=1"]);
         if let Some((_, length)) = LONG_INPUTS.iter().find(|(name, _)| *name == target) {
             command.arg(format!("-max_len={length}"));
         }
-        process::run(&mut command)?;
-        for file in found_before {
-            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-        }
-        copy(&files(&chosen)?, &kept)
+        process::run(&mut command)
     }
 
     fn found(target: &str) -> PathBuf {
@@ -183,34 +171,9 @@ impl Fuzzer {
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listed = || format!("cannot list {}", folder.display());
-    fs::read_dir(folder).with_context(listed)?.map(|entry| Ok(entry.with_context(listed)?.path())).collect()
-}
-
-/// Whether libFuzzer named it: by its SHA-1.
-fn is_hash(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn copy(files: &[PathBuf], folder: &Path) -> Result<()> {
-    for file in files {
-        let to = folder.join(file.file_name().unwrap_or_default());
-        fs::copy(file, &to).with_context(|| format!("cannot copy {} to {}", file.display(), to.display()))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_libfuzzers_names_are_hashes() {
-        assert!(is_hash(Path::new("corpus/47a6be0effb6e2538bd64e1025c1707faa8302d7")));
-        assert!(!is_hash(Path::new("corpus/a-space-before-a-directive")) && !is_hash(Path::new("47a6")));
-    }
 
     #[test]
     fn statistics_are_taken_from_what_the_fuzzer_says() {

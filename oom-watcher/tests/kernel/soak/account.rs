@@ -36,14 +36,15 @@ impl Check {
 /// One kill: the cgroup, and the process.
 type Kill = (String, u64);
 
-/// What is known of a kill.
+/// How many kills: process ids come again, in an hour also in the same cgroup.
 #[derive(Default)]
 struct Entry {
-    made: bool,
-    /// Its container had a name before it was killed.
-    named: bool,
-    reported: u32,
-    full: bool,
+    made: u64,
+    /// Of those made: the container had a name before.
+    named: u64,
+    reported: u64,
+    /// Of those reported.
+    full: u64,
 }
 
 /// What the watcher holds.
@@ -110,8 +111,8 @@ impl Account {
     /// A kill was made.
     pub(super) fn made(&mut self, path: &str, pid: u32, named: bool) {
         let entry = self.kills.entry((path.to_owned(), u64::from(pid))).or_default();
-        entry.made = true;
-        entry.named = named;
+        entry.made += 1;
+        entry.named += u64::from(named);
     }
 
     /// Lines came.
@@ -130,7 +131,7 @@ impl Account {
             let kill = (path.to_owned(), number(&line, "/victim/tgid"));
             let entry = self.kills.entry(kill).or_default();
             entry.reported += 1;
-            entry.full |= line["attribution"]["result"] == "full";
+            entry.full += u64::from(line["attribution"]["result"] == "full");
         }
     }
 
@@ -166,17 +167,17 @@ impl Account {
         self.kernel_after[0] - self.kernel_before[1]..=self.kernel_after[1] - self.kernel_before[0]
     }
 
-    fn count(&self, which: fn(&Entry) -> bool) -> u64 {
-        self.kills.values().filter(|entry| which(entry)).count() as u64
+    fn sum(&self, what: fn(&Entry) -> u64) -> u64 {
+        self.kills.values().map(what).sum()
     }
 
     /// Figures and verdicts.
     pub(super) fn close(&self) -> (Vec<Row>, Vec<Check>) {
-        let made = self.count(|entry| entry.made);
-        let unreported = self.count(|entry| entry.made && entry.reported == 0);
-        let duplicates = self.count(|entry| entry.reported > 1);
-        let unexplained = self.count(|entry| !entry.made);
-        let unnamed = self.count(|entry| entry.named && !entry.full);
+        let made = self.sum(|entry| entry.made);
+        let unreported = self.sum(|entry| entry.made.saturating_sub(entry.reported));
+        let duplicates = self.sum(|entry| if entry.made > 0 { entry.reported.saturating_sub(entry.made) } else { 0 });
+        let unexplained = self.sum(|entry| if entry.made == 0 { entry.reported } else { 0 });
+        let unnamed = self.sum(|entry| entry.named.saturating_sub(entry.full));
         let kernel = self.kernel();
         let Self { start, end, of_others, missed, .. } = self;
         let lost: u64 = self.lost.iter().sum();
