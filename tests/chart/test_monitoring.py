@@ -86,9 +86,20 @@ ON_KILLS = [
 ]
 LOOPING = 'namespace="shop", workload="web", container="app"'
 # Pods without an owner that anybody knew, and one that has no name.
+LASTING = [
+    f'alertname="OOMKillLoop", severity="critical", {LOOPING}',
+    f'alertname="OOMWatcherSeriesRefused", severity="info", {NODE}',
+    f'alertname="OOMWatcherUnnamedKills", severity="info", {NODE}, result="id"',
+]
 IN_TROUBLE = {
-    "13m": [],
-    "27m": [],
+    "13m": [
+        *LASTING,
+        KILL.format(LOOPING),
+        f'alertname="OOMWatcherLostEvents", severity="warning", {NODE}, stage="ring_buffer"',
+        f'alertname="OOMWatcherLostEvents", severity="warning", {NODE}, stage="sink_metrics"',
+        f'alertname="OOMWatcherMissedKills", severity="warning", {NODE}',
+    ],
+    "27m": [*LASTING, f'alertname="OOMWatcherNamesDegraded", severity="warning", {NODE}, reason="unreadable"'],
 }
 
 
@@ -102,7 +113,11 @@ def test_alerts_fire_on_what_an_agent_in_trouble_shows(tmp_path: Path, with_prom
 
 def test_every_alert_fires_on_a_page_of_an_agent_but_those_without_one():
     on_pages = " ".join([*ON_KILLS, *IN_TROUBLE["13m"], *IN_TROUBLE["27m"]])
-    assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {"OOMWatcherDown", "OOMWatcherAbsent"}
+    assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {
+        "OOMWatcherAbsent",
+        "OOMWatcherDegraded",
+        "OOMWatcherDown",
+    }
 
 
 def test_promtool_accepts_the_rules(tmp_path: Path, with_promtool):
