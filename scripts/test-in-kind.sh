@@ -13,5 +13,5 @@ kind create cluster --name "$cluster" --wait 180s
 kind load docker-image "$image:ci" --name "$cluster"
 helm install oom-watcher helm/oom-watcher --namespace oom-watcher --create-namespace --wait --timeout 5m \
     --set image.repository="$image" --set image.tag=ci --set image.pullPolicy=Never
-helm test oom-watcher --namespace oom-watcher --logs
+helm test oom-watcher --namespace oom-watcher
 cargo xtask e2e

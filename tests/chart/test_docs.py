@@ -159,3 +159,26 @@ def test_systemd_accepts_the_unit(tmp_path: Path, need):
     assert result.returncode == 0 and not result.stderr, result.stderr
     file.write_text(file.read_text().replace("NoNewPrivileges", "NoNewPrivilege"))
     assert "Unknown key" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+def test_the_unit_lets_the_agent_make_every_call_that_it_lets_itself(need):
+    (allowed,) = re.findall(r"^SystemCallFilter=(.*)$", (DOCS / "install.md").read_text(), re.MULTILINE)
+    source = (AGENT / "src" / "seccomp.rs").read_text().split("#[cfg(test)]")[0]
+    calls = set(re.findall(r"SYS_(\w+)", source))
+    assert {"openat", "clone3", "socket"} <= calls, "the list has another form"
+    # What hooks are attached with before that, and what installs the list.
+    calls |= {"bpf", "perf_event_open", "seccomp"}
+    assert calls - expanded(allowed.split(), need("systemd-analyze")) == set()
+
+
+def expanded(names: list[str], program: str) -> set[str]:
+    """System calls, with those of the sets that systemd knows."""
+    found: set[str] = set()
+    for name in names:
+        if not name.startswith("@"):
+            found.add(name)
+            continue
+        listed = subprocess.run([program, "syscall-filter", name], capture_output=True, text=True, check=True).stdout
+        members = [line.strip() for line in listed.splitlines()[1:] if not line.strip().startswith("#")]
+        found |= expanded([member for member in members if member], program)
+    return found

@@ -14,6 +14,9 @@ use std::{
 };
 
 pub use families::FAMILIES;
+#[cfg(any(test, feature = "docs"))]
+pub(crate) use families::{CONTAINER_SERIES_MAX, SCOPES};
+pub(crate) use families::{MEMCG_MEMORY_TYPES, MEMORY_TYPES};
 pub use labels::ContainerLabels;
 use labels::PodLabels;
 use prometheus_client::{
@@ -156,7 +159,7 @@ fn encode_counters(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Resu
 fn encode_memcg_memory(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut family = families::MEMCG_MEMORY.describe(page)?;
     for (labels, last) in table.last_kills() {
-        for (memory_type, bytes) in families::MEMCG_MEMORY_TYPES.iter().zip(last.memcg_memory) {
+        for (memory_type, bytes) in MEMCG_MEMORY_TYPES.iter().zip(last.memcg_memory) {
             if let Some(bytes) = bytes {
                 exposition::gauge(&mut family, &labels.pairs_and("memory_type", memory_type), bytes)?;
             }
@@ -183,7 +186,7 @@ fn encode_memory(table: &Table, page: &mut DescriptorEncoder<'_>) -> fmt::Result
     }
     let mut family = families::MEMORY_USAGE.describe(page)?;
     for (labels, last) in table.last_kills() {
-        for (memory_type, bytes) in families::MEMORY_TYPES.iter().zip(last.memory) {
+        for (memory_type, bytes) in MEMORY_TYPES.iter().zip(last.memory) {
             if let Some(bytes) = bytes {
                 exposition::gauge(&mut family, &labels.pairs_and("memory_type", memory_type), bytes)?;
             }

@@ -94,11 +94,20 @@ pub(super) static POD: Family = Family {
 };
 
 /// Values of the label `memory_type`.
-pub(super) const MEMORY_TYPES: [&str; 6] = ["total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "page_tables"];
+pub(crate) const MEMORY_TYPES: [&str; 6] = ["total_vm", "anon_rss", "file_rss", "shmem_rss", "swap", "page_tables"];
 
 /// Values of the label `memory_type` of what filled a cgroup.
-pub(super) const MEMCG_MEMORY_TYPES: [&str; 9] =
+pub(crate) const MEMCG_MEMORY_TYPES: [&str; 9] =
     ["anon", "file", "shmem", "slab", "kernel_stack", "page_tables", "sock", "percpu", "swap"];
+
+/// Values of the label `scope`.
+#[cfg(any(test, feature = "docs"))]
+pub(crate) const SCOPES: usize = Scope::Unknown as usize + 1;
+
+/// Series that a container has at most: kills, incidents by scope, the time of the last, its limit and usage, and what its victim
+/// and its cgroup held.
+#[cfg(any(test, feature = "docs"))]
+pub(crate) const CONTAINER_SERIES_MAX: usize = 1 + SCOPES + 3 + MEMORY_TYPES.len() + MEMCG_MEMORY_TYPES.len();
 
 /// The label `scope`: the same word as in the JSON report.
 pub(super) fn scope_label(scope: Scope) -> &'static str {

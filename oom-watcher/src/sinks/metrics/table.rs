@@ -42,7 +42,7 @@ pub(super) struct Table {
     retention: Duration,
 }
 
-/// What is known of one container: one to a dozen and a half series.
+/// What is known of one container: one to `CONTAINER_SERIES_MAX` series.
 #[derive(Clone, Debug)]
 pub(super) struct Container {
     pub(super) kills: u64,

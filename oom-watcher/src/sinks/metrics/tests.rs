@@ -70,6 +70,20 @@ impl Setup {
     }
 }
 
+#[test]
+fn a_container_has_no_more_series_than_the_documents_say() {
+    let setup = setup(false, 1000);
+    let scopes =
+        [Scope::Container, Scope::Pod, Scope::Qos, Scope::Kubepods, Scope::Node, Scope::Cgroup, Scope::Unknown];
+    for (number, scope) in scopes.into_iter().enumerate() {
+        let mut report = full();
+        report.incident.id = format!("incident-{number}");
+        report.incident.scope = scope;
+        setup.observe(&report);
+    }
+    setup.check_series(CONTAINER_SERIES_MAX);
+}
+
 /// A kill in a container of its own with all figures but what filled the memory: 11 series, less the one of the incident if that is not new.
 fn kill(container: &str, incident: &str) -> OomReport {
     let mut report = full();
