@@ -99,7 +99,12 @@ IN_TROUBLE = {
         f'alertname="OOMWatcherLostEvents", severity="warning", {NODE}, stage="sink_metrics"',
         f'alertname="OOMWatcherMissedKills", severity="warning", {NODE}',
     ],
-    "27m": [*LASTING, f'alertname="OOMWatcherNamesDegraded", severity="warning", {NODE}, reason="unreadable"'],
+    "27m": [
+        *LASTING,
+        f'alertname="OOMWatcherNamesDegraded", severity="warning", {NODE}, reason="unreadable"',
+        f'alertname="OOMWatcherDegraded", severity="info", {NODE}, hook="memory_max_write"',
+        f'alertname="OOMWatcherDegraded", severity="info", {NODE}, hook="out_of_memory"',
+    ],
 }
 
 
