@@ -30,23 +30,19 @@ impl Outcomes {
         }
     }
 
-    /// Lost to the API's troubles.
-    fn lost(self) -> u64 {
-        self.refused + self.given_up
-    }
-
     fn settled(self) -> u64 {
-        self.told + self.unnamed + self.lost()
+        self.told + self.unnamed + self.refused + self.given_up
     }
 }
 
 /// The account of Events.
 #[derive(Default)]
 pub(super) struct Events {
-    /// What had been lost when the API last began to be well for good.
-    lost_before: Option<u64>,
-    /// What was lost while it was.
-    lost_while_well: u64,
+    /// What had been given up when the API last began to be well for good.
+    given_up_before: Option<u64>,
+    /// What was given up while it was. What it refused is held against its books, which know the fault that it was refused in; here it
+    /// would be counted as of the time before, since the look comes a moment after a fault has begun.
+    given_up_while_well: u64,
     end: Outcomes,
     /// What the stage itself says: told, and lost for whatever reason.
     stage: [u64; 2],
@@ -57,12 +53,12 @@ pub(super) struct Events {
 impl Events {
     /// Looks at the watcher where the schedule says that something begins or ends; true when it did.
     pub(super) fn look(&mut self, watcher: &Watcher, schedule: &Schedule) -> bool {
-        let lost = || Outcomes::of(&watcher.get("/metrics")).lost();
-        match (schedule.steady(), self.lost_before) {
-            (true, None) => self.lost_before = Some(lost()),
+        let given_up = || Outcomes::of(&watcher.get("/metrics")).given_up;
+        match (schedule.steady(), self.given_up_before) {
+            (true, None) => self.given_up_before = Some(given_up()),
             (false, Some(before)) => {
-                self.lost_while_well += lost() - before;
-                self.lost_before = None;
+                self.given_up_while_well += given_up() - before;
+                self.given_up_before = None;
             }
             _ => return false,
         }
@@ -100,7 +96,7 @@ impl Events {
             ("without an Event: nobody knows the pod", without_name.to_string()),
             ("without an Event: the API refused it", refused.to_string()),
             ("without an Event: given up, too many or too long", given_up.to_string()),
-            ("lost while the API was well", self.lost_while_well.to_string()),
+            ("given up while the API was well", self.given_up_while_well.to_string()),
             ("requests to the API, by how it was", format!("{requests}: {}", by_phase(books))),
             ("requests that reached nobody", self.unreachable.to_string()),
             ("enrichments", self.enrichments.to_string()),
@@ -111,7 +107,7 @@ impl Events {
             Check::new("the API's books have what the watcher says that it told", told_by_books == told),
             Check::new("what it says was refused is what the API refused", refused == books.refused && refused > 0),
             Check::new("only pods that nobody knows are without a name", without_name <= unnamed),
-            Check::new("no Event was lost while the API was well", self.lost_while_well == 0),
+            Check::new("no Event was given up while the API was well", self.given_up_while_well == 0),
             Check::new(&format!("the API was asked in each of its faults, not {not_met:?}"), not_met.is_empty()),
             Check::new("it was not reached while it was closed", self.unreachable > 0),
             Check::new("each enrichment is a line, and there are some", self.enrichments == lines && lines > 0),
