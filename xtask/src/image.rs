@@ -48,9 +48,9 @@ pub(crate) struct Options {
     /// Write the tables of docs/security.md instead of checking them
     #[arg(long)]
     write_docs: bool,
-    /// Run only the tests that pytest's -k finds by this word, and compare no table
-    #[arg(long, value_name = "WORD", requires = "guest")]
-    filter: Option<String>,
+    /// Run only the tests that pytest's -k finds by one of these words, separated by commas, and compare no table
+    #[arg(long, value_name = "WORD", requires = "guest", value_delimiter = ',')]
+    filter: Vec<String>,
     /// Keep the agent's pages of the guest, on which alerts and dashboard are tested
     #[arg(long, requires = "guest")]
     write_pages: bool,

@@ -69,6 +69,15 @@ impl Hog {
         self.expect_line("full");
     }
 
+    /// Waits until it has what it asked for, or is gone.
+    #[track_caller]
+    pub(crate) fn is_full(&mut self) -> bool {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the hog speaks");
+        assert!(line.is_empty() || line.trim_end() == "full", "the hog says {line:?}");
+        !line.is_empty()
+    }
+
     /// Waits for a line, and gives what follows its first word.
     #[track_caller]
     pub(crate) fn expect_line(&mut self, word: &str) -> String {

@@ -33,15 +33,16 @@ const TIME_LIMIT: Duration = Duration::from_mins(20);
 
 /// Runs the proofs in a guest of each of the kernels; one that fails stops no other.
 pub(super) fn run_all(options: &Options, proof: &Proof, folder: &Path, page: &Page) -> Result<()> {
+    ensure!(!options.write_pages || options.guest.len() == 1, "--write-pages keeps the pages of one guest");
     let kernels: Result<Vec<_>> = options.guest.iter().map(|key| kernels::find(key, proof.arch)).collect();
     let initramfs = initramfs(proof, folder)?;
     let mut failures = Vec::new();
     for kernel in kernels? {
-        if let Err(error) = run_one(kernel, &initramfs, folder, options.filter.as_ref()).and_then(|results| {
+        if let Err(error) = run_one(kernel, &initramfs, folder, &options.filter).and_then(|results| {
             if options.write_pages {
                 write_pages(&results)?;
             }
-            if options.filter.is_some() { Ok(()) } else { page.settle_kernel(kernel, &results) }
+            if options.filter.is_empty() { page.settle_kernel(kernel, &results) } else { Ok(()) }
         }) {
             failures.push(format!("{}: {error:#}", kernel.name()));
         }
@@ -53,12 +54,11 @@ pub(super) fn run_all(options: &Options, proof: &Proof, folder: &Path, page: &Pa
 }
 
 /// The lines of JSON that the proofs left, if all of them passed.
-fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: Option<&String>) -> Result<Vec<Value>> {
+fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: &[String]) -> Result<Vec<Value>> {
     let name = kernel.name();
     let image = kernel.provide()?;
     println!("{name}: starting {}", image.version);
     let started = Instant::now();
-    let arguments: Vec<_> = filter.iter().flat_map(|word| ["-k".to_owned(), (*word).clone()]).collect();
     let guest = qemu::Guest {
         arch: kernel.arch,
         kernel: &image.file,
@@ -66,7 +66,7 @@ fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: Option<&Str
         cgroup_v1: kernel.cgroup_v1,
         memory: MEMORY,
         disk: None,
-        arguments: &arguments,
+        arguments: filter,
         time_limit: TIME_LIMIT,
     };
     let log = folder.join(format!("guest-{name}.log"));
