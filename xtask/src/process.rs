@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -25,7 +25,21 @@ pub(crate) const OF_THIS_PACKAGE: [&str; 7] = [
 
 /// The cargo that started this program, as a shell would start it.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    of_no_package(Command::new(cargo_program()))
+}
+
+/// The same cargo, which waits for everybody else's work.
+pub(crate) fn cargo_after_others() -> Command {
+    let mut command = of_no_package(Command::new("nice"));
+    command.args(["-n", "19"]).arg(cargo_program());
+    command
+}
+
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn of_no_package(mut command: Command) -> Command {
     for name in OF_THIS_PACKAGE {
         command.env_remove(name);
     }

@@ -1,16 +1,16 @@
 //! `cargo xtask test`: every check in order, and at the end what ran, what did not and why.
 //!
-//! This file owns the table and the summary; each command is also one that a developer can run alone. A step that fails
-//! stops no other.
+//! This file owns the tables and the summary; each command is also one that a developer can run alone. A step that fails
+//! stops no other. One runs at a time, but for programs of guests, which are built while suites on this machine mostly wait.
 
 mod step;
 
-use std::{env, fs, process::Command, time::Instant};
+use std::{env, fs, path::Path, process::Command, thread, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use self::step::NOT_CHECKED;
-use self::step::{Counts, Need, Outcome, Step};
+use self::step::{Counts, Need, Outcome, Output, Step};
 use crate::{paths, process};
 
 const CONTAINERS: &[Need] =
@@ -93,10 +93,13 @@ const GUEST_RESTART: &[&str] = &[
     "beside",
 ];
 
+/// The image for arm64, which `image-arm64` takes.
+const BUILD_IMAGE_ARM64: &[&str] = &["xtask", "image", "--arch", "arm64", "--build-only"];
+
 /// Of the image for arm64 what the architecture could change: the program is static, and kills are reported, by both runtimes and
 /// with the API, under the filters of both kinds and with its own set to kill.
 const IMAGE_IN_ARM64: &[&str] =
-    &["xtask", "image", "--arch", "arm64", "--guest", "6.12", "--filter", "reported,static"];
+    &["xtask", "image", "--no-build", "--arch", "arm64", "--guest", "6.12", "--filter", "reported,static"];
 
 /// `--all-targets` leaves out the suites that plain `cargo test` does not run, even where they are named beside it.
 const CLIPPY_SUITES: &[&str] = &[
@@ -117,8 +120,12 @@ const CLIPPY_SUITES: &[&str] = &[
     "warnings",
 ];
 
+/// Of the kernels what this machine and the other guests have not: the oldest and the newest. 6.1 and 6.12 are those of the suites
+/// below; `cargo xtask vm --all` has them all.
+const GUESTS_AMD64: &[&str] = &["xtask", "vm", "--kernels", "5.10-old,newest", "--jobs", "2"];
+
 /// The cheap ones first: what a reader can repair in a minute is said within one.
-const STEPS: &[Step] = &[
+const FIRST: &[Step] = &[
     step("fmt", &[], &["fmt", "--all", "--check"]),
     step("tidy", &[], &["xtask", "tidy"]),
     step("clippy", &[], &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]),
@@ -132,13 +139,28 @@ const STEPS: &[Step] = &[
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
+];
+
+/// Kills on this machine, and little to compute. Each reads the machine's counts of kills, so no two run at once.
+const HERE: &[Step] = &[
     step("kernel", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "kernel"]),
     step("restart", &[Need::Root], &["test", "--package", "oom-watcher", "--test", "restart"]),
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
+];
+
+/// Builds for the steps after, in the time that those above leave.
+const BUILDS: &[Step] = &[
+    step("build-arm64", GUEST_ARM64, &["xtask", "vm", "--build-only", "--kernels", "6.12", "--arch", "arm64"]),
+    step("build-amd64", GUEST_AMD64, &["xtask", "vm", "--build-only", "--kernels", "newest"]),
+    step("build-image-arm64", IMAGE_ARM64, BUILD_IMAGE_ARM64),
+];
+
+/// Containers of the image, and guests.
+const LAST: &[Step] = &[
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
     step("image-arm64", IMAGE_ARM64, IMAGE_IN_ARM64),
-    step("guests-amd64", GUEST_AMD64, &["xtask", "vm", "--kernels", "5.10-old,6.1,6.12,newest", "--jobs", "2"]),
+    step("guests-amd64", GUEST_AMD64, GUESTS_AMD64),
     step("guest-restart", GUEST_AMD64, GUEST_RESTART),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
@@ -162,23 +184,21 @@ pub(crate) struct Options {
     steps: Vec<String>,
 }
 
+/// What a step came to, and the seconds that it took.
+type Line = (&'static str, Outcome, u64);
+
 /// `cargo xtask test`. With `CI=true`, a step that cannot run is a failure.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let logs = paths::make(&paths::target().join("test-logs"))?;
-    let mut report = Vec::new();
-    for step in choose(options)? {
-        let started = Instant::now();
-        let outcome = match step {
-            _ if options.quick && step.is_slow() => Outcome::LeftOut("by --quick"),
-            _ if options.steps.is_empty() && step.name == E2E => Outcome::LeftOut(NOT_ASKED),
-            _ => step.run(&logs)?,
-        };
-        report.push((step.name, outcome, started.elapsed().as_secs()));
-    }
+    let report = if options.steps.is_empty() {
+        run_all(options.quick, &logs)?
+    } else {
+        in_order(find(&options.steps)?, |step| run_unless(options.quick, step, &logs, Output::Shown))?
+    };
     let total = report.iter().fold(Counts::default(), |total, (_, outcome, _)| total + outcome.counts(strict()));
-    println!("\n{:<14} {:>6}  outcome", "step", "time");
+    println!("\n{:<18} {:>6}  outcome", "step", "time");
     for (name, outcome, seconds) in &report {
-        println!("{name:<14} {seconds:>4} s  {outcome}");
+        println!("{name:<18} {seconds:>4} s  {outcome}");
     }
     let summary = format!("{} passed, {} failed", total.passed, total.failed);
     let file = logs.join("summary");
@@ -188,6 +208,35 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("not everything passed");
     }
     Ok(())
+}
+
+/// Every step but the one that takes a cluster.
+fn run_all(quick: bool, logs: &Path) -> Result<Vec<Line>> {
+    let shown = |step: &'static Step| run_unless(quick, step, logs, Output::Shown);
+    let mut report = in_order(FIRST, shown)?;
+    let (here, builds) = thread::scope(|scope| {
+        let builds = scope.spawn(|| in_order(BUILDS, |step| run_unless(quick, step, logs, Output::Kept)));
+        (in_order(HERE, shown), builds.join().unwrap_or_else(|_| Err(anyhow!("a build of another step panicked"))))
+    });
+    report.extend(here?);
+    report.extend(builds?);
+    report.extend(in_order(LAST, |step| if step.name == E2E { Ok(Outcome::LeftOut(NOT_ASKED)) } else { shown(step) })?);
+    Ok(report)
+}
+
+fn in_order(
+    steps: impl IntoIterator<Item = &'static Step>,
+    run: impl Fn(&'static Step) -> Result<Outcome>,
+) -> Result<Vec<Line>> {
+    let timed = |step: &'static Step| {
+        let started = Instant::now();
+        Ok((step.name, run(step)?, started.elapsed().as_secs()))
+    };
+    steps.into_iter().map(timed).collect()
+}
+
+fn run_unless(quick: bool, step: &Step, logs: &Path, output: Output) -> Result<Outcome> {
+    if quick && step.is_slow() { Ok(Outcome::LeftOut("by --quick")) } else { step.run(logs, output) }
 }
 
 /// How a cluster is asked.
@@ -203,23 +252,24 @@ pub(crate) struct E2eOptions {
 
 /// `cargo xtask e2e`.
 pub(crate) fn run_e2e(options: &E2eOptions) -> Result<()> {
-    let step = choose(&Options { quick: false, steps: vec![E2E.to_owned()] })?[0];
+    let step = find(&[E2E.to_owned()])?[0];
     let more = [("--image", &options.image), ("--node", &options.node)];
     let more = more.into_iter().filter_map(|(flag, value)| Some([flag, value.as_deref()?])).flatten();
     process::run(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(step.cargo).args(more))
 }
 
-fn choose(options: &Options) -> Result<Vec<&'static Step>> {
-    if options.steps.is_empty() {
-        return Ok(STEPS.iter().collect());
-    }
+fn steps() -> impl Iterator<Item = &'static Step> {
+    [FIRST, HERE, BUILDS, LAST].into_iter().flatten()
+}
+
+fn find(names: &[String]) -> Result<Vec<&'static Step>> {
     let find = |name: &String| {
-        STEPS.iter().find(|step| step.name == name).with_context(|| {
-            let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        steps().find(|step| step.name == name).with_context(|| {
+            let names: Vec<_> = steps().map(|step| step.name).collect();
             format!("no step {name:?}; there are {}", names.join(", "))
         })
     };
-    options.steps.iter().map(find).collect()
+    names.iter().map(find).collect()
 }
 
 fn strict() -> bool {

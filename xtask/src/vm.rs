@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// Run only the tests whose name contains one of these, separated by commas
     #[arg(long, value_delimiter = ',')]
     filter: Vec<String>,
+    /// Only get the kernels and build what runs in the guests
+    #[arg(long)]
+    build_only: bool,
     /// Seconds after which a guest is ended as hung
     #[arg(long, default_value_t = 900)]
     time_limit: u64,
@@ -83,9 +86,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let jobs = prepare(&chosen, options.suite, &mut failures)?;
     let guests = jobs.len() + failures.len();
     let logs = paths::make(&paths::target().join("vm"))?;
-    failures.extend(run_all(&jobs, options, &logs));
+    if !options.build_only {
+        failures.extend(run_all(&jobs, options, &logs));
+    }
     if !failures.is_empty() {
         bail!("{} of {guests} guests failed:\n\n{}", failures.len(), failures.join("\n\n"));
+    }
+    if options.build_only {
+        println!("all that {guests} guests are made of is there");
+        return Ok(());
     }
     println!("{guests} guests passed; their consoles are in {}", logs.display());
     Ok(())

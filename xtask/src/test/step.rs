@@ -21,6 +21,15 @@ pub(crate) struct Step {
     pub(crate) cargo: &'static [&'static str],
 }
 
+/// Where a step's output goes beside its log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// To our own, as it comes.
+    Shown,
+    /// Nowhere, unless the step fails; and the machine is another step's before it is this one's.
+    Kept,
+}
+
 /// What a machine may lack.
 pub(crate) enum Need {
     Root,
@@ -56,8 +65,8 @@ impl Step {
         })
     }
 
-    /// Runs the step with its output shown and kept in `logs`.
-    pub(crate) fn run(&self, logs: &Path) -> Result<Outcome> {
+    /// Runs the step with its output kept in `logs`.
+    pub(crate) fn run(&self, logs: &Path, output: Output) -> Result<Outcome> {
         for need in self.needs {
             if let Some(reason) = need.unmet()? {
                 println!("\n== {}: not run: {reason}", self.name);
@@ -66,16 +75,22 @@ impl Step {
         }
         println!("\n== {}: cargo {}", self.name, self.cargo.join(" "));
         let log = logs.join(format!("{}.log", self.name));
-        let success = self.run_logged(&log)?;
+        let success = self.run_logged(&log, output)?;
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
         let text = String::from_utf8_lossy(&text);
+        if !success && output == Output::Kept {
+            println!("\n== {} failed:\n{text}", self.name);
+        }
         let counts = Counts::of(&text, success);
         Ok(if success { Outcome::Passed(counts, not_checked(&text)) } else { Outcome::Failed(counts, log) })
     }
 
-    fn run_logged(&self, log: &Path) -> Result<bool> {
+    fn run_logged(&self, log: &Path, output: Output) -> Result<bool> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        let mut command = process::cargo();
+        let mut command = match output {
+            Output::Shown => process::cargo(),
+            Output::Kept => process::cargo_after_others(),
+        };
         command.args(self.cargo).current_dir(paths::workspace());
         if self.is_slow() {
             // These run the agent as it is: a system call that its filter should allow, and does not, must not go unseen.
@@ -85,7 +100,7 @@ impl Step {
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", process::shown(&command)))?;
         // The command holds the pipe's other end, too: with it open the output would never end.
         drop(command);
-        let copied = copy_to_both(reader, log);
+        let copied = copy(reader, log, output);
         let status = child.wait().context("cannot wait for cargo")?;
         copied.with_context(|| format!("cannot write {}", log.display()))?;
         Ok(status.success())
@@ -96,7 +111,7 @@ fn not_checked(log: &str) -> Vec<String> {
     log.lines().filter_map(|line| line.strip_prefix(NOT_CHECKED)).map(str::to_owned).collect()
 }
 
-fn copy_to_both(mut reader: PipeReader, log: &Path) -> io::Result<()> {
+fn copy(mut reader: PipeReader, log: &Path, output: Output) -> io::Result<()> {
     let mut file = fs::File::create(log)?;
     let mut buffer = [0; 8192];
     loop {
@@ -105,7 +120,9 @@ fn copy_to_both(mut reader: PipeReader, log: &Path) -> io::Result<()> {
             return Ok(());
         }
         file.write_all(&buffer[..length])?;
-        io::stdout().write_all(&buffer[..length])?;
+        if output == Output::Shown {
+            io::stdout().write_all(&buffer[..length])?;
+        }
     }
 }
 
