@@ -36,7 +36,11 @@ enum OwnNodeError {
 /// Only an agent that is told its pod (`pod_uid`) can be in one of several nodes; one that is in no pod takes any pod for one
 /// of this machine's.
 pub fn find(pod_uid: Option<&str>, plan: &Plan) -> Node {
-    let text = fs::read_to_string(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let file = "/proc/self/cgroup";
+    let text = fs::read_to_string(Path::new(file)).unwrap_or_else(|error| {
+        warn!(error = &error as &dyn Error, file, "Cannot read the agent's own cgroup");
+        String::new()
+    });
     let path = path_in(&text);
     let Some(uid) = pod_uid.filter(|uid| !names_pod(&path, uid)) else { return node(&path, pod_uid) };
     match of_kernel(plan) {

@@ -130,7 +130,8 @@ pub struct Trigger {
 pub struct Cgroup {
     /// Absolute path in the (memory) hierarchy, of the initial cgroup namespace.
     pub path: String,
-    /// True: deeper than 32 levels or longer than 8 KiB, so the outermost part of the path is missing.
+    /// True: deeper than 40 levels (16 for a process that is killed for sharing the victim's memory), so the outermost part of the
+    /// path is missing.
     #[serde(skip_serializing_if = "is_false")]
     pub truncated: bool,
     /// The levels from the root (empty name) to the leaf.

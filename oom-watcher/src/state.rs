@@ -3,8 +3,9 @@
 //! Without it the kills between two watchers are silent: the kernel counts them, and nobody knows from where to count. So are
 //! those that a watcher had read and not yet told when it was killed: they waited for the end of their incident, for their
 //! names, or for somebody to read standard output. It is written a moment after a kill and at the end, never while nothing
-//! happens, and by a thread that may be stuck on a disk without anybody waiting for it. It is renamed into place, so a reader finds the old or the new one. It is not forced to
-//! the disk: what it says holds for one boot only, and the page cache outlives the process.
+//! happens but when the last write has failed, and by a thread that may be stuck on a disk without anybody waiting for it. It is
+//! renamed into place, so a reader finds the old or the new one. It is not forced to the disk: what it says holds for one boot
+//! only, and the page cache outlives the process.
 
 use std::{
     cmp::Ordering,
@@ -12,7 +13,10 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{self, AtomicBool},
+    },
     time::{Duration, Instant},
 };
 
@@ -219,12 +223,14 @@ pub struct StateFile {
     /// What was written last, or is being written.
     written: Option<Account>,
     writing: Option<JoinHandle<()>>,
+    /// The last write that has ended has failed: the file is older than `written`.
+    failed: Arc<AtomicBool>,
 }
 
 impl StateFile {
     /// The file in `dir`, which is not touched yet.
     pub fn new(dir: &Path, telemetry: Arc<Telemetry>) -> Self {
-        Self { path: dir.join("state.json"), telemetry, due: None, written: None, writing: None }
+        Self { path: dir.join("state.json"), telemetry, due: None, written: None, writing: None, failed: Arc::default() }
     }
 
     /// What the watcher before left; none: there is no file, or it cannot be used, which is counted and said.
@@ -243,9 +249,10 @@ impl StateFile {
         self.due.get_or_insert(now + SETTLE);
     }
 
-    /// The kernel's count has changed since the file was written.
+    /// The kernel's count has changed since the file was written, or it could not be written.
     pub fn differs(&self, kernel_kills: u64) -> bool {
-        self.written.as_ref().is_none_or(|written| written.kernel_kills != kernel_kills)
+        self.failed.load(atomic::Ordering::Relaxed)
+            || self.written.as_ref().is_none_or(|written| written.kernel_kills != kernel_kills)
     }
 
     /// When [`Self::write`] is to be called.
@@ -259,18 +266,20 @@ impl StateFile {
         let stuck = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
         let unsettled = account.records.is_some_and(|records| records.untold > 0);
         self.due = (stuck || unsettled).then_some(now + SETTLE);
-        if !stuck && self.written.as_ref() != Some(&account) {
+        if !stuck && (self.written.as_ref() != Some(&account) || self.failed.load(atomic::Ordering::Relaxed)) {
             self.start(account);
         }
     }
 
     fn start(&mut self, account: Account) {
         self.written = Some(account.clone());
-        let (path, telemetry) = (self.path.clone(), Arc::clone(&self.telemetry));
+        let (path, telemetry, failed) = (self.path.clone(), Arc::clone(&self.telemetry), Arc::clone(&self.failed));
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = write(&path, &account) {
-                StateNotWritten { error: &error }.emit(&telemetry);
+            let written = write(&path, &account);
+            if let Err(error) = &written {
+                StateNotWritten { error }.emit(&telemetry);
             }
+            failed.store(written.is_err(), atomic::Ordering::Relaxed);
         }));
     }
 

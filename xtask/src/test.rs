@@ -124,6 +124,19 @@ const CLIPPY_SUITES: &[&str] = &[
 /// below; `cargo xtask vm --all` has them all.
 const GUESTS_AMD64: &[&str] = &["xtask", "vm", "--kernels", "5.10-old,newest", "--jobs", "2"];
 
+/// Where functions are hooked by kprobes, for the kernel has no trampolines: attached, used, and detached under the filter of system
+/// calls.
+const GUEST_KPROBES: &[&str] = &[
+    "xtask",
+    "vm",
+    "--kernels",
+    "5.10-old",
+    "--arch",
+    "arm64",
+    "--filter",
+    "leaf-limit,ancestor-limit,the-limit-is-lowered,two-watchers,no-privilege-is-kept,drill",
+];
+
 /// The cheap ones first: what a reader can repair in a minute is said within one.
 const FIRST: &[Step] = &[
     step("fmt", &[], &["fmt", "--all", "--check"]),
@@ -163,6 +176,7 @@ const LAST: &[Step] = &[
     step("guests-amd64", GUEST_AMD64, GUESTS_AMD64),
     step("guest-restart", GUEST_AMD64, GUEST_RESTART),
     step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
+    step("guest-kprobes", GUEST_ARM64, GUEST_KPROBES),
     step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
     step(E2E, CLUSTER, &["test", "--package", "oom-watcher", "--test", "e2e", "--", "--require"]),
 ];

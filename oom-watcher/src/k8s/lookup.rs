@@ -42,6 +42,8 @@ pub(super) struct Lookup {
     /// Names by UID, of the last list, and when the next list may be asked for.
     listed: HashMap<String, PodName>,
     list_at: Instant,
+    /// What it means until then that a pod is not listed.
+    not_listed: Missing,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Lookup {
             rate: Bucket::full(limits.lookup_burst, limits.lookup_every, now),
             listed: HashMap::new(),
             list_at: now,
+            not_listed: Missing::NotFound,
         }
     }
 
@@ -71,7 +74,7 @@ impl Lookup {
         match self.name(victim) {
             Some(Ok(_)) => None,
             Some(Err(missing)) => Some(Err(missing)),
-            None => (self.list_at > now).then_some(Err(Missing::NotFound)),
+            None => (self.list_at > now).then_some(Err(self.not_listed)),
         }
     }
 
@@ -119,12 +122,15 @@ impl Lookup {
         let forbidden = list.as_ref().err() == Some(&ApiOutcome::Forbidden);
         let pause = if forbidden { self.limits.found_for } else { self.limits.list_every };
         self.list_at = Instant::now() + pause;
-        match list {
-            Ok(list) => self.listed = list.by_uid().collect(),
-            Err(outcome) if outcome.is_transient() => return Err(Missing::Skipped),
-            Err(_) => return Err(Missing::Failed),
-        }
-        Ok(())
+        self.not_listed = match list {
+            Ok(list) => {
+                self.listed = list.by_uid().collect();
+                Missing::NotFound
+            }
+            Err(outcome) if outcome.is_transient() => Missing::Skipped,
+            Err(_) => Missing::Failed,
+        };
+        if self.not_listed == Missing::NotFound { Ok(()) } else { Err(self.not_listed) }
     }
 
     /// None: the API is in trouble, and will be asked again.

@@ -135,6 +135,29 @@ async fn what_is_not_told_yet_is_looked_at_again_and_written_once() {
     assert_eq!(read(&dir.path().join("state.json")).unwrap(), Some(told));
 }
 
+#[tokio::test]
+async fn what_could_not_be_written_is_tried_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("late");
+    let mut state = StateFile::new(&dir, Arc::new(Telemetry::new()));
+    let account = account("a", 1).with_records(1, 0);
+    state.write(account.clone(), Instant::now());
+    state.writing.take().unwrap().await.unwrap();
+    assert!(state.differs(1));
+    fs::create_dir(&dir).unwrap();
+    state.write(account.clone(), Instant::now());
+    state.writing.take().unwrap().await.unwrap();
+    assert!(!state.differs(1));
+    assert_eq!(read(&dir.join("state.json")).unwrap(), Some(account));
+}
+
+#[test]
+fn a_directory_in_its_place_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = read(dir.path()).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot read {}", dir.path().display()));
+}
+
 /// A file that nobody can open for writing without waiting: a pipe that nobody reads.
 #[tokio::test]
 async fn a_disk_that_is_stuck_is_not_waited_for() {
@@ -159,7 +182,8 @@ async fn a_state_that_cannot_be_kept_is_counted() {
     assert!(state.due().is_some());
     state.write(account("a", 1), Instant::now());
     assert_eq!(state.due(), None);
-    assert!(state.differs(2) && !state.differs(1));
+    state.writing.take().unwrap().await.unwrap();
+    assert!(state.differs(2) && state.differs(1), "it is to be tried again");
     state.close(account("a", 2), Instant::now() + Duration::from_mins(1)).await;
     assert_eq!(telemetry.count_state_not_written(), 3, "both failures were counted");
 }

@@ -49,9 +49,9 @@ pub(crate) fn linked(container_id: &str) {
     LINKED.lock().unwrap_or_else(PoisonError::into_inner).insert(container_id.to_owned(), jiff::Timestamp::now());
 }
 
-/// What must hold over all kills of the run: each in a container that was older than its link has all its names. The error is
-/// what does not hold.
-pub(crate) fn all_linked() -> Result<String, String> {
+/// What must hold over all kills of the run: each in a container that was older than its link has all its names, and if
+/// `everything` ran there are some. The error is what does not hold.
+pub(crate) fn all_linked(everything: bool) -> Result<String, String> {
     let (measured, linked) = (MEASURED.lock(), LINKED.lock());
     let (measured, linked) =
         (measured.unwrap_or_else(PoisonError::into_inner), linked.unwrap_or_else(PoisonError::into_inner));
@@ -59,6 +59,9 @@ pub(crate) fn all_linked() -> Result<String, String> {
     let link_of = |kill: &Kill| linked.get(kill.container_id.as_ref()?);
     let after = kills.iter().filter(|kill| link_of(kill).is_some_and(|time| *time < kill.time));
     let (named, unnamed): (Vec<&Kill>, Vec<&Kill>) = after.partition(|kill| kill.result == "full");
+    if everything && named.is_empty() {
+        return Err(format!("none of {} kills was in a container with a link", kills.len()));
+    }
     if unnamed.is_empty() {
         return Ok(format!("{} kills; {} in containers with a link, all of them named", kills.len(), named.len()));
     }

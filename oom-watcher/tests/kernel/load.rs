@@ -163,7 +163,8 @@ fn start_in(cgroup: &Cgroup) -> Hog {
 /// Fifty kills a second in containers that are started again and again, or as many as the machine makes; the watcher's memory
 /// stays what it was.
 fn crash_loop() {
-    let seconds = std::env::var(LOOP_SECONDS_VARIABLE).ok().map_or(LOOP_SECONDS, |text| text.parse().expect("seconds"));
+    let wanted: Option<u32> = std::env::var(LOOP_SECONDS_VARIABLE).ok().map(|text| text.parse().expect("seconds"));
+    let seconds = wanted.unwrap_or(LOOP_SECONDS);
     let watcher = Session::open();
     let cgroups: Vec<Cgroup> = (0..SPAWNERS).map(|number| Cgroup::new(&format!("loop{number}"))).collect();
     for cgroup in &cgroups {
@@ -185,14 +186,16 @@ fn crash_loop() {
     let took = begun.elapsed().as_secs_f64();
     let after = watcher.memory();
     let kills = seconds * LOOP_RATE;
+    let rate = f64::from(kills) / took;
     println!(
-        "{kills} kills in {took:.1} s: {:.1} a second; memory of its own {} → {} bytes, resident {} → {}",
-        f64::from(kills) / took,
+        "{kills} kills in {took:.1} s: {rate:.1} a second; memory of its own {} → {} bytes, resident {} → {}",
         before.own,
         after.own,
         before.resident,
         after.resident
     );
+    // Beside other work a machine may be too slow; who asks for the figure to hold wants that said.
+    assert!(wanted.is_none() || rate >= 0.9 * f64::from(LOOP_RATE), "this machine makes only {rate:.1} kills a second");
     watcher.silent();
     let kills: Vec<(&Cgroup, u64)> = all.iter().copied().zip(made).collect();
     account.assert(&Expected { ran_out: &all, asked_again: true, kills: &kills, ..Expected::default() });

@@ -72,14 +72,26 @@ fn stopped_under_kills() {
     assert_eq!(agent.metric(MISSED), Some(0.0), "the hooks saw the lost ones");
 }
 
+/// Some more than the agent has open when it stands by.
+const FEW_FILES: u64 = 32;
+
+fn open_files(pid: u32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count() as u64
+}
+
 /// With hardly a file to open, and all that are left taken by connections that say nothing.
 fn few_open_files() {
-    let mut agent = Launch::new::<&str>(&[]).open_files(32).start();
+    let mut agent = Launch::new::<&str>(&[]).open_files(FEW_FILES).start();
     let connections: Vec<TcpStream> =
         (0..40).filter_map(|_| TcpStream::connect(("127.0.0.1", agent.port())).ok()).collect();
     for mut connection in &connections {
         // It may have been closed by now.
         let _ = connection.write_all(b"GET /metrics HTT");
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while open_files(agent.pid()) < FEW_FILES {
+        assert!(Instant::now() < deadline, "it has files left to open: {} of {FEW_FILES}", open_files(agent.pid()));
+        thread::sleep(Duration::from_millis(20));
     }
     let killed = kill(2);
     assert_eq!(victims(&agent.exactly(2)), killed);

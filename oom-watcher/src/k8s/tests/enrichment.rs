@@ -277,7 +277,8 @@ fn a_list_that_is_forbidden_is_not_asked_for_all_day() {
             tokio::time::sleep(limits.list_every * 2).await;
             agent.deliver(&unnamed(uid));
         }
-        until_outcome(&agent, NotFound, 2).await;
+        // Nobody said that they do not exist.
+        until_outcome(&agent, Failed, 3).await;
         assert_eq!(server.asked().len(), 1, "{:?}", server.lines());
     });
 }
