@@ -84,6 +84,8 @@ pub struct Assembler {
     open: Option<Open>,
     said: Option<Said>,
     duplicates: u64,
+    /// Kills whose cgroup only another record has, which did not come.
+    without_cgroup: u64,
 }
 
 impl Assembler {
@@ -131,7 +133,11 @@ impl Assembler {
             (Some(at_ns), Some(said)) if said.at_ns == at_ns => said.complete(kill),
             // The watcher before has read it and is gone.
             (Some(_), _) => {
-                warn!(pid = kill.victim.pid, "A kill's cgroup is not known: the record that has it is missing");
+                self.without_cgroup += 1;
+                if self.without_cgroup.is_power_of_two() {
+                    let (pid, count) = (kill.victim.pid, self.without_cgroup);
+                    warn!(pid, count, "A kill's cgroup is not known: the record that has it is missing");
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use oom_watcher_common::counter;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::{
     assemble::{self, NodeNames},
@@ -31,7 +31,7 @@ use crate::{
     scope::{self, Decision, PageCounters},
     sinks::{Sinks, metrics::KillMetrics},
     state::{Account, StateFile, Unsettled},
-    telemetry::{KernelCounters, Stage, Telemetry},
+    telemetry::{KernelCounters, Stage, Telemetry, events::RecordNotUnderstood},
 };
 
 /// How often the watcher shows that it lives, audits itself and follows the containers' series: its only timer, and its only wake-up when
@@ -386,8 +386,7 @@ impl Intake {
                 self.records.push(record);
             }
             Err(error) => {
-                telemetry.count_lost(Stage::Decode, may_be_kill);
-                error!(error = &error as &dyn std::error::Error, "A record of the kernel program was not understood");
+                RecordNotUnderstood { kills: may_be_kill, error: &error }.emit(telemetry);
             }
         }
     }

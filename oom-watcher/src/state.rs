@@ -230,7 +230,14 @@ pub struct StateFile {
 impl StateFile {
     /// The file in `dir`, which is not touched yet.
     pub fn new(dir: &Path, telemetry: Arc<Telemetry>) -> Self {
-        Self { path: dir.join("state.json"), telemetry, due: None, written: None, writing: None, failed: Arc::default() }
+        Self {
+            path: dir.join("state.json"),
+            telemetry,
+            due: None,
+            written: None,
+            writing: None,
+            failed: Arc::default(),
+        }
     }
 
     /// What the watcher before left; none: there is no file, or it cannot be used, which is counted and said.

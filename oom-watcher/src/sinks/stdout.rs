@@ -115,7 +115,7 @@ impl StdoutSink {
             OutputFormat::Json => json::line(enrichment),
         };
         if !line.is_ok_and(|line| self.queue_line(line, false)) {
-            EnrichmentLineLost.emit(&self.shared.telemetry);
+            EnrichmentLineLost { error: None }.emit(&self.shared.telemetry);
         }
     }
 
@@ -201,7 +201,7 @@ impl<W: Write> LineWriter<W> {
                 self.announce.send_replace(State::ReaderGone);
                 return true;
             }
-            Err(_) if !line.kill => EnrichmentLineLost.emit(&self.shared.telemetry),
+            Err(error) if !line.kill => EnrichmentLineLost { error: Some(&error) }.emit(&self.shared.telemetry),
             Err(error) => StdoutFailed { error: &error }.emit(&self.shared.telemetry),
         }
         false

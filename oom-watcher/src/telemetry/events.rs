@@ -6,7 +6,30 @@ use std::io;
 use tracing::{error, warn};
 
 use super::{EnrichmentOutcome, HttpRejection, PodEventOutcome, Stage, Telemetry};
-use crate::state::{StateError, WriteError};
+use crate::{
+    decode::DecodeError,
+    state::{StateError, WriteError},
+};
+
+/// A record of the kernel program says what nobody understands.
+#[derive(Debug)]
+pub struct RecordNotUnderstood<'a> {
+    /// Kills that it may have been of.
+    pub kills: u64,
+    /// What is wrong with it.
+    pub error: &'a DecodeError,
+}
+
+impl RecordNotUnderstood<'_> {
+    /// Counts it and says so.
+    pub fn emit(self, telemetry: &Telemetry) {
+        let lost = telemetry.count_lost(Stage::Decode, self.kills);
+        if self.kills == 0 || lost.is_power_of_two() {
+            let error = self.error as &dyn std::error::Error;
+            error!(error, lost, "A record of the kernel program was not understood");
+        }
+    }
+}
 
 /// Standard output is slower than the kills: its queue is full and a line was dropped.
 #[derive(Debug)]
@@ -141,14 +164,21 @@ impl HttpClientRejected {
 
 /// The line of an enrichment found no room in the queue of standard output, or could not be written.
 #[derive(Debug)]
-pub struct EnrichmentLineLost;
+pub struct EnrichmentLineLost<'a> {
+    /// Why it could not be written; none: there was no room.
+    pub error: Option<&'a io::Error>,
+}
 
-impl EnrichmentLineLost {
+impl EnrichmentLineLost<'_> {
     /// Counts it and says so.
     pub fn emit(self, telemetry: &Telemetry) {
         let lost = telemetry.count_enrichment_line_lost();
         if lost.is_power_of_two() {
-            warn!(lost, "Standard output is too slow: dropped the line of an enrichment");
+            if let Some(error) = self.error {
+                warn!(%error, lost, "Cannot write to standard output: the line of an enrichment is lost");
+            } else {
+                warn!(lost, "Standard output is too slow: dropped the line of an enrichment");
+            }
         }
     }
 }

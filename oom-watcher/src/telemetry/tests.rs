@@ -350,7 +350,7 @@ fn a_kill_without_a_place_for_the_api_is_counted_where_it_would_have_gone() {
     let telemetry = Telemetry::new();
     KubernetesOverflowed { enrichment: true, events: false }.emit(&telemetry);
     KubernetesOverflowed { enrichment: true, events: true }.emit(&telemetry);
-    EnrichmentLineLost.emit(&telemetry);
+    EnrichmentLineLost { error: None }.emit(&telemetry);
     check_has(
         telemetry,
         &[

@@ -174,7 +174,10 @@ fn flood_under_kills() {
     assert!(amid >= KILLS as u64 / 2, "only {amid} were reported while the flood was on");
     account.assert(&Expected { ran_out: &[&cgroup], kills: &[(&cgroup, made.len() as u64)], ..asked_again() });
     let turned_away = watcher.grown(r#"oom_watcher_http_rejected_total{reason="too_many_connections"}"#) as u64;
-    println!("{opened} connections, {turned_away} turned away; {} kills, all reported, {amid} in the midst of it", made.len());
+    println!(
+        "{opened} connections, {turned_away} turned away; {} kills, all reported, {amid} in the midst of it",
+        made.len()
+    );
     assert!(opened >= CONNECTIONS && turned_away > 0, "it was a flood");
     assert!(watcher.get("/livez").starts_with("HTTP/1.1 200 "));
     assert_page(&watcher.get("/metrics"));

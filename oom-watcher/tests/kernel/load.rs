@@ -189,10 +189,7 @@ fn crash_loop() {
     let rate = f64::from(kills) / took;
     println!(
         "{kills} kills in {took:.1} s: {rate:.1} a second; memory of its own {} → {} bytes, resident {} → {}",
-        before.own,
-        after.own,
-        before.resident,
-        after.resident
+        before.own, after.own, before.resident, after.resident
     );
     // Beside other work a machine may be too slow; who asks for the figure to hold wants that said.
     assert!(wanted.is_none() || rate >= 0.9 * f64::from(LOOP_RATE), "this machine makes only {rate:.1} kills a second");

@@ -185,6 +185,9 @@ fn no_token_is_in_the_log_whatever_becomes_of_it() {
     {
         assert!(log.contains(said), "{said:?} is not in: {log}");
     }
+    // However often it was refused.
+    let refused = log.lines().filter(|line| line.contains("The Kubernetes API does not answer"));
+    assert_eq!(refused.count(), 1, "{log}");
     assert!(!log.contains("secret-token"), "{log}");
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Incidents remembered, so that each is counted once. Kills of one incident come within a second of each other, further
-/// apart only by the time that a report waits for a name (2 s): at 50 kills a second a tenth of this.
+/// apart only by the time that a report waits for a name (at most 4 s): at 50 kills a second a fifth of this.
 const RECENT_INCIDENTS_MAX: usize = 1024;
 
 /// Everything that is counted about containers.
