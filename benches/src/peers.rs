@@ -39,6 +39,8 @@ pub(crate) struct Options {
     seconds: u64,
 }
 
+/// Turns that the kills one at a time are made in, so that what the machine does meanwhile is done to all.
+const ROUNDS: usize = 4;
 /// After the last line of any watcher, until nothing more is expected.
 const QUIET: Duration = Duration::from_secs(5);
 /// Longer than any kill takes to be told.
@@ -87,7 +89,7 @@ struct Told {
     count: usize,
     /// None where nothing was told.
     median_ms: Option<f64>,
-    worst_ms: Option<f64>,
+    p99_ms: Option<f64>,
 }
 
 /// Starts every watcher, has processes killed, and counts.
@@ -110,8 +112,15 @@ pub(crate) fn run(options: &Options) -> Result<Peers> {
     }
     idle(&watchers, &mut figures, options.seconds)?;
     eprintln!("killing one at a time");
-    for (place, figures) in figures.iter_mut().enumerate() {
-        figures.alone = alone(&watchers, place, options.kills)?;
+    let mut alone: Vec<Alone> = KINDS.iter().map(|_| Alone::default()).collect();
+    for round in 0..ROUNDS {
+        let kills = options.kills * (round + 1) / ROUNDS - options.kills * round / ROUNDS;
+        for (place, alone) in alone.iter_mut().enumerate() {
+            alone.add(&watchers, place, kills)?;
+        }
+    }
+    for ((place, figures), alone) in figures.iter_mut().enumerate().zip(&alone) {
+        figures.alone = watchers[place].as_ref().map(|_| alone.told(place));
     }
     eprintln!("killing many at a time");
     let group = burst(&watchers, &kills::group(options.burst)?);
@@ -129,30 +138,40 @@ pub(crate) fn run(options: &Options) -> Result<Peers> {
     })
 }
 
-/// Kills that only the watcher at `place` is awake for, and the loop, which gives their times: on two CPUs, each would wait for the
-/// others.
-fn alone(watchers: &[Option<Watcher>], place: usize, kills: usize) -> Result<Option<Told>> {
-    let Some(watcher) = &watchers[place] else { return Ok(None) };
-    let is_asleep = |&(other, _): &(usize, &Option<Watcher>)| other != place && other != CLOCK;
-    let asleep: Vec<_> =
-        watchers.iter().enumerate().filter(is_asleep).filter_map(|(_, watcher)| watcher.as_ref()).collect();
-    asleep.iter().try_for_each(|watcher| watcher.set_running(false))?;
-    // What it was told while it was asleep itself.
-    thread::sleep(AWAKE);
-    let clock = watchers[CLOCK].as_ref().context("nothing gives the times of the kills")?;
-    let (mut own, mut times) = (Telling::default(), Telling::default());
-    let mut victims = Vec::new();
-    for _ in 0..kills {
-        let cgroup = Cgroup::new(0)?;
-        victims.push(cgroup.add()?.release()?);
-        let known = &victims[victims.len() - 1..];
-        // The loop itself is listened to once.
-        let also = (place != CLOCK).then_some((watcher, &mut own));
-        listen(&mut [(clock, &mut times)].into_iter().chain(also).collect::<Vec<_>>(), known);
+/// Kills that only one watcher is awake for, and the loop, which gives their times: on two CPUs, each would wait for the others.
+#[derive(Default)]
+struct Alone {
+    victims: Vec<u32>,
+    times: Telling,
+    own: Telling,
+}
+
+impl Alone {
+    /// Some more for the watcher at `place`, if it runs.
+    fn add(&mut self, watchers: &[Option<Watcher>], place: usize, kills: usize) -> Result<()> {
+        let Some(watcher) = &watchers[place] else { return Ok(()) };
+        let is_asleep = |&(other, _): &(usize, &Option<Watcher>)| other != place && other != CLOCK;
+        let asleep: Vec<_> =
+            watchers.iter().enumerate().filter(is_asleep).filter_map(|(_, watcher)| watcher.as_ref()).collect();
+        asleep.iter().try_for_each(|watcher| watcher.set_running(false))?;
+        // What it was told while it was asleep itself.
+        thread::sleep(AWAKE);
+        let clock = watchers[CLOCK].as_ref().context("nothing gives the times of the kills")?;
+        for _ in 0..kills {
+            let cgroup = Cgroup::new(0)?;
+            self.victims.push(cgroup.add()?.release()?);
+            let known = &self.victims[self.victims.len() - 1..];
+            // The loop itself is listened to once.
+            let also = (place != CLOCK).then_some((watcher, &mut self.own));
+            listen(&mut [(clock, &mut self.times)].into_iter().chain(also).collect::<Vec<_>>(), known);
+        }
+        asleep.iter().try_for_each(|watcher| watcher.set_running(true))
     }
-    asleep.iter().try_for_each(|watcher| watcher.set_running(true))?;
-    let own = if place == CLOCK { &times } else { &own };
-    Ok(Some(Told::of(&victims, &times.kills, own)))
+
+    fn told(&self, place: usize) -> Told {
+        let own = if place == CLOCK { &self.times } else { &self.own };
+        Told::of(&self.victims, &self.times.kills, own)
+    }
 }
 
 /// What each makes of victims that all of them saw.
@@ -215,7 +234,9 @@ impl Told {
         let mut after: Vec<f64> = victims.iter().filter_map(after).collect();
         after.sort_by(f64::total_cmp);
         let median_ms = after.get(after.len() / 2).copied();
-        Self { victims: victims.len(), count, median_ms, worst_ms: after.last().copied() }
+        // The nearest rank.
+        let p99_ms = after.get((after.len().saturating_sub(1) as f64 * 0.99).round() as usize).copied();
+        Self { victims: victims.len(), count, median_ms, p99_ms }
     }
 }
 
@@ -230,7 +251,7 @@ mod tests {
         let telling =
             Telling { came: HashMap::from([(1, time(1010)), (3, time(3002)), (9, time(9000))]), ..Telling::default() };
         let told = Told::of(&[1, 2, 3], &times, &telling);
-        assert_eq!((told.victims, told.count, told.median_ms, told.worst_ms), (3, 2, Some(10.0), Some(10.0)));
+        assert_eq!((told.victims, told.count, told.median_ms, told.p99_ms), (3, 2, Some(10.0), Some(10.0)));
         let nothing = Told::of(&[1], &times, &Telling::default());
         assert_eq!((nothing.count, nothing.median_ms), (0, None));
     }

@@ -154,7 +154,7 @@ fn package() -> Result<()> {
 }
 
 fn cargo() -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = process::cargo();
     command.current_dir(paths::workspace());
     command
 }

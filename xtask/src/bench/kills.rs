@@ -45,6 +45,11 @@ impl Cgroup {
         }
         ensure!(!made.is_empty(), "{} is there already", folder.display());
         write(&folder.join(limit), LIMIT)?;
+        // With swap to go to, who asks for too much is not killed.
+        let swap = folder.join("memory.swap.max");
+        if swap.is_file() {
+            write(&swap, "0")?;
+        }
         Ok(Self { made })
     }
 

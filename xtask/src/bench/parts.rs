@@ -1,8 +1,8 @@
 //! The agent's parts on their own: what `benches` measures, at several sizes, and the sizes of what is built.
 
-use std::{fs, path::Path, process::Command, thread, time::Instant};
+use std::{fs, path::Path, thread, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
@@ -61,12 +61,10 @@ pub(super) fn sizes(programs: &Programs) -> Result<Value> {
     }))
 }
 
-/// The image that `cargo xtask image` built last, as a registry has it; null where it built none.
+/// The image that `cargo xtask image` built last, as a registry has it.
 pub(super) fn image() -> Result<Value> {
     let layout = paths::target().join(format!("image/proof-{}/oci", Arch::own()));
-    if !layout.is_dir() {
-        return Ok(Value::Null);
-    }
+    ensure!(layout.is_dir(), "no image is in {}: run `cargo xtask image --build-only`", layout.display());
     let read = |file: &Path| -> Result<Value> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
@@ -97,7 +95,7 @@ pub(super) fn verified() -> Result<Value> {
 pub(super) fn cold_build() -> Result<Value> {
     let target = paths::target().join("bench/cold");
     let started = Instant::now();
-    let mut cargo = Command::new("cargo");
+    let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--target-dir"]).arg(&target);
     process::run(cargo.current_dir(paths::workspace()))?;
     let seconds = started.elapsed().as_secs_f64();
@@ -111,7 +109,7 @@ fn length(file: &Path) -> Result<u64> {
 
 /// Packages of others that are in the agent, on this platform.
 fn dependencies() -> Result<usize> {
-    let mut tree = Command::new("cargo");
+    let mut tree = process::cargo();
     tree.args(["tree", "--locked", "--package", "oom-watcher", "--edges", "normal", "--prefix", "none"]);
     let text = process::output(tree.args(["--format", "{p}"]).current_dir(paths::workspace()))?;
     let mut packages: Vec<&str> = text.lines().map(|line| line.trim_end_matches(" (*)")).collect();

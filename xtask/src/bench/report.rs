@@ -58,7 +58,7 @@ const PAGES: [Page; 2] = [
     Page {
         file: "docs/scale.md",
         template: include_str!("../../../benches/scale.md"),
-        tables: &[("fleet", scale::table)],
+        tables: &[("rates", scale::rates), ("fleet", scale::table)],
         figures: scale::figures,
     },
 ];

@@ -45,7 +45,7 @@ impl Binary {
     /// The static one of this machine's architecture.
     pub(super) fn build() -> Result<Self> {
         let target = Arch::own().triple();
-        let mut cargo = Command::new("cargo");
+        let mut cargo = process::cargo();
         cargo.args(["build", "--release", "--locked", "--package", BINARY, "--target", &target]);
         process::run(cargo.env("RUSTFLAGS", STATIC).current_dir(workspace()))?;
         let file = paths::target().join(&target).join("release").join(BINARY);
@@ -54,7 +54,7 @@ impl Binary {
 
     /// One that is cheap to have, where the files around it matter.
     pub(super) fn stand_in() -> Result<Self> {
-        process::run(Command::new("cargo").args(["build", "--package", BINARY]).current_dir(workspace()))?;
+        process::run(process::cargo().args(["build", "--package", BINARY]).current_dir(workspace()))?;
         Ok(Self { target: Arch::own().triple(), file: paths::target().join("debug").join(BINARY) })
     }
 }

@@ -11,15 +11,15 @@ use super::value::{list, mib, number, string};
 pub(super) fn table(results: &Value) -> Result<String> {
     let peers = &results["peers"];
     let mut text = format!(
-        "| | one kill: told | line: median | group of {burst}: told | {burst} at once: told | resident | PSS | start | \
-         of it CPU | wake-ups in 10 s | CPU in 10 s |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| | one kill: told | line: median | p99 | group of {burst}: told | {burst} at once: told | resident | PSS | start | \
+         of it CPU | wake-ups in 10 s | CPU in 10 s |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         burst = peers["burst"]
     );
     let own = list(&peers["watchers"])?.first().context("no watcher")?;
     for watcher in list(&peers["watchers"])? {
         let name = string(&watcher["name"])?;
         if let Some(reason) = watcher["refused"].as_str() {
-            writeln!(text, "| {name} | did not run: {reason} {}|", "| ".repeat(9))?;
+            writeln!(text, "| {name} | did not run: {reason} {}|", "| ".repeat(10))?;
             continue;
         }
         writeln!(text, "| {name} | {} |", row(watcher, own)?.join(" | "))?;
@@ -40,6 +40,7 @@ fn row(watcher: &Value, own: &Value) -> Result<Vec<String>> {
     Ok(vec![
         told("alone")?,
         latency,
+        watcher["alone"]["p99_ms"].as_f64().map_or("–".to_owned(), |ms| format!("{ms:.1} ms")),
         told("group")?,
         told("at_once")?,
         format!("{:.1} MiB", mib(&watcher["memory"]["rss_kib"])?),

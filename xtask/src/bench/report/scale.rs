@@ -45,6 +45,48 @@ pub(super) fn table(results: &Value) -> Result<String> {
     Ok(text)
 }
 
+/// What kills cost the fleet, each in another pod, at the rates of the page.
+pub(super) fn rates(results: &Value) -> Result<String> {
+    let everything = &results["standing"]["everything"];
+    let more = series_after_a_kill(results)?;
+    let sent = number(&everything["asked"]["request_bytes"])?;
+    let series_bytes = bytes_per_series(results)?;
+    let mut text = String::from(
+        "| kills a minute, in the fleet | requests/s | bytes sent to the API, a second | Events/min | Events kept in an hour | \
+         series more, for an hour at least | bytes more in all scrapes, a second |\n|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for kills in [0.1, 10.0, 1_000.0] {
+        let (hourly, per_second) = (kills * 60.0 * EVENT_KEPT_HOURS, kills / 60.0);
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            if kills < 1.0 { kills.to_string() } else { grouped(kills) },
+            // The pod is asked for, and its Event is made.
+            small(2.0 * per_second),
+            small(sent * per_second),
+            if kills < 1.0 { kills.to_string() } else { grouped(kills) },
+            grouped(hourly),
+            grouped(hourly * more),
+            small(hourly * more * series_bytes / SCRAPED_EVERY_S),
+        )?;
+    }
+    Ok(text)
+}
+
+/// With two digits that say something, where there are no more.
+fn small(value: f64) -> String {
+    match value {
+        0.0..0.01 => format!("{value:.4}"),
+        0.01..10.0 => format!("{value:.2}"),
+        _ => grouped(value),
+    }
+}
+
+fn series_after_a_kill(results: &Value) -> Result<f64> {
+    let everything = &results["standing"]["everything"];
+    Ok(number(&everything["page"]["series"])? - number(&everything["page_before_the_kill"]["series"])?)
+}
+
 fn rate(per_second: f64) -> String {
     if per_second < 10.0 { format!("{per_second:.2}") } else { grouped(per_second) }
 }
@@ -52,10 +94,10 @@ fn rate(per_second: f64) -> String {
 /// Every figure of the page.
 pub(super) fn figures(results: &Value) -> Result<Figures> {
     let everything = &results["standing"]["everything"];
-    let (before, after) = (&everything["page_before_the_kill"], &everything["page"]);
+    let before = &everything["page_before_the_kill"];
     let own = number(&before["own_series"])?;
     let of_others = number(&before["own_series_of_others"])?;
-    let more = number(&after["series"])? - number(&before["series"])?;
+    let more = series_after_a_kill(results)?;
     let series_bytes = bytes_per_series(results)?;
     let own_bytes = number(&before["bytes"])? - series_bytes * number(&before["series_of_containers"])?;
     let page = own_bytes + PODS * series_bytes;

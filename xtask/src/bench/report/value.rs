@@ -20,6 +20,11 @@ pub(super) fn mib(kib: &Value) -> Result<f64> {
     Ok(number(kib)? / 1024.0)
 }
 
+/// KiB in millions of bytes.
+pub(super) fn mb(kib: &Value) -> Result<f64> {
+    Ok(number(kib)? * 1024.0 / 1e6)
+}
+
 /// With spaces between thousands.
 pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
