@@ -40,6 +40,9 @@ class Cgroup:
             folder.mkdir(exist_ok=True)
         if self._limit is not None:
             (folder / ("memory.max" if UNIFIED else "memory.limit_in_bytes")).write_text(str(self._limit))
+            # With swap to go to, who asks for too much is not killed.
+            if UNIFIED and (swap := folder / "memory.swap.max").exists():
+                swap.write_text("0")
         return self
 
     def __exit__(self, *_: object) -> None:

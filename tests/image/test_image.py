@@ -37,7 +37,12 @@ def ready(node: Node, container: Container) -> None:
 
 def first_kill(node: Node, container: Container) -> dict[str, Any]:
     """Has the other pod's process killed and gives the line about it."""
-    with node.victim() as victim:
+    return kill_in(node.victim(), container)
+
+
+def kill_in(cgroup: cgroups.Cgroup, container: Container) -> dict[str, Any]:
+    """Has a process killed in the cgroup, which is made for it, and gives the line about it."""
+    with cgroup as victim:
         pid = victim.kill()
         # Others may have kills on this machine, too.
         own = container.until("reported", lambda: [one for one in container.reports() if one["victim"]["pid"] == pid])

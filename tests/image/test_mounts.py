@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from conftest import VICTIM_ID, VICTIM_POD, Node
+from cgroups import Cgroup
+from conftest import VICTIM_ID, VICTIM_LIMIT, VICTIM_POD, Node
 from cri import Runtime
 from results import keep
-from test_image import PORT, first_kill, ready
+from test_image import PORT, first_kill, kill_in, ready
 
 Json = dict[str, Any]
 
+# A container that no pod owns.
+OUTSIDE_ID = "d" * 64
 LIBC = ctypes.CDLL(None, use_errno=True)
 NAMES = ("namespace", "pod", "container", "pod_uid", "container_id")
 # What the kubelet has the runtime keep about a container.
@@ -53,6 +56,24 @@ def runtime(node: Node) -> Iterator[None]:
 
 
 @contextmanager
+def docker(node: Node) -> Iterator[None]:
+    """What Docker writes of a container."""
+    folder = node.folder / "node/var/lib/docker/containers" / OUTSIDE_ID
+    folder.mkdir(parents=True)
+    (folder / "config.v2.json").write_text(json.dumps({"ID": OUTSIDE_ID, "Name": "/web"}))
+    yield
+
+
+@contextmanager
+def podman(node: Node) -> Iterator[None]:
+    """What Podman's storage writes of all containers."""
+    folder = node.folder / "node/var/lib/containers/storage/overlay-containers"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "containers.json").write_text(json.dumps([{"id": OUTSIDE_ID, "names": ["web"]}]))
+    yield
+
+
+@contextmanager
 def state(node: Node) -> Iterator[None]:
     """A directory that outlives the agent."""
     (node.folder / "node/var/lib/oom-watcher").mkdir(parents=True)
@@ -81,6 +102,7 @@ def called(result: int, folder: Path) -> None:
 
 Provide = Callable[[Node], AbstractContextManager[None]]
 BEFORE_ITS_LINK = "a kill before the container has its link"
+OUTSIDE_OF_PODS = "a kill in a container that no pod owns"
 WITHOUT_AN_AGENT = "a kill while no agent runs"
 
 
@@ -98,6 +120,21 @@ def test_a_further_source_of_names_names_a_kill(node: Node, value: str, provide:
     assert set(before) == {"pod_uid", "container_id"} and set(after) - set(before) == expected
     told = (f"reported with {', '.join(names)}" for names in (before, after))
     keep_row(value, BEFORE_ITS_LINK, *told)
+
+
+@pytest.mark.parametrize(
+    ("value", "provide", "group"),
+    [
+        ("dockerContainerDir", docker, f"docker/{OUTSIDE_ID}"),
+        ("podmanContainerDir", podman, f"machine.slice/libpod-{OUTSIDE_ID}.scope"),
+    ],
+)
+def test_a_container_that_no_pod_owns_has_its_name(node: Node, value: str, provide: Provide, group: str) -> None:
+    with provide(node):
+        before, after = (outside_kill(node, values, group) for values in ("no-api", value))
+    assert before == {"id": OUTSIDE_ID} and after == {**before, "name": "web"}
+    told = (f"reported with {' and '.join(names)}" for names in (before, after))
+    keep_row(value, OUTSIDE_OF_PODS, *told)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +162,15 @@ def unlinked_kill(node: Node, values: str) -> list[str]:
         names = first_kill(node, container)["kubernetes"]
         assert container.terminate() == 0
     return [name for name in NAMES if name in names]
+
+
+def outside_kill(node: Node, values: str, group: str) -> dict[str, str]:
+    """What the report of a kill in that cgroup says of its container, the runtime aside."""
+    with node.container("crun", node.specification(values), f"outside-{values}") as container:
+        ready(node, container)
+        report = kill_in(Cgroup(f"{node.cgroup}/{group}", VICTIM_LIMIT), container)
+        assert container.terminate() == 0
+    return {key: text for key, text in report["container"].items() if key != "runtime"}
 
 
 def gap(node: Node, values: str) -> str:

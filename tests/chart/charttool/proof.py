@@ -21,6 +21,8 @@ MOUNTS = {
     "podLogDir": "/var/log/pods",
     "crioBundleDir": "/var/lib/containers/storage/overlay-containers",
     "criSocket": "/run/containerd/containerd.sock",
+    "dockerContainerDir": "/var/lib/docker/containers",
+    "podmanContainerDir": "/var/lib/containers/storage/overlay-containers",
     "stateDir": "/var/lib/oom-watcher",
     "pinDir": "/sys/fs/bpf/oom-watcher",
 }
