@@ -256,3 +256,80 @@ impl Pod {
         by_name.or_else(by_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(text: &serde_json::Value) -> Pod {
+        let raw: RawPod = serde_json::from_value(text.clone()).unwrap();
+        raw.reduce(&[]).unwrap()
+    }
+
+    fn owned(kind: &str, name: &str, hash: Option<&str>) -> Option<Owner> {
+        let labels = hash.map_or_else(|| json!({}), |hash| json!({ TEMPLATE_HASH: hash }));
+        let owner = json!({ "kind": kind, "name": name, "controller": true });
+        let other = json!({ "kind": "Backup", "name": "nightly" });
+        let metadata = json!({ "name": "web-0", "namespace": "shop", "uid": "1", "labels": labels, "ownerReferences": [other, owner] });
+        pod(&json!({ "metadata": metadata })).owner
+    }
+
+    #[test]
+    fn the_owner_is_the_controller_and_a_deployment_is_told_by_its_replica_sets_name() {
+        for (kind, name, hash, expected) in [
+            ("ReplicaSet", "web-6d4cf56db6", Some("6d4cf56db6"), ("Deployment", "web")),
+            // Of nobody's template, or named by a person.
+            ("ReplicaSet", "web-6d4cf56db6", None, ("ReplicaSet", "web-6d4cf56db6")),
+            ("ReplicaSet", "web", Some("6d4cf56db6"), ("ReplicaSet", "web")),
+            ("ReplicaSet", "-6d4cf56db6", Some("6d4cf56db6"), ("ReplicaSet", "-6d4cf56db6")),
+            ("StatefulSet", "db", None, ("StatefulSet", "db")),
+            ("DaemonSet", "agent", None, ("DaemonSet", "agent")),
+            ("Job", "report-29384750", None, ("Job", "report-29384750")),
+            // A static pod.
+            ("Node", "node-1", None, ("Node", "node-1")),
+        ] {
+            let (kind_expected, name_expected) = expected;
+            let expected = Owner { kind: kind_expected.to_owned(), name: name_expected.to_owned() };
+            assert_eq!(owned(kind, name, hash), Some(expected), "{kind} {name}");
+        }
+        assert_eq!(pod(&json!({ "metadata": { "name": "web-0", "namespace": "shop", "uid": "1" } })).owner, None);
+    }
+
+    #[test]
+    fn a_container_is_found_by_its_name_or_by_an_id_of_now_or_before_whatever_its_kind() {
+        let status = |name: &str, now: &str, before: &str| {
+            let before = json!({ "terminated": { "containerID": format!("containerd://{before}") } });
+            json!([{ "name": name, "containerID": format!("containerd://{now}"), "lastState": before }])
+        };
+        let pod = pod(&json!({
+            "metadata": { "name": "web-0", "namespace": "shop", "uid": "1" },
+            "spec": {
+                "containers": [{ "name": "app" }],
+                "initContainers": [{ "name": "prepare" }],
+                "ephemeralContainers": [{ "name": "debugger" }],
+            },
+            "status": {
+                "containerStatuses": status("app", "a1", "a0"),
+                "initContainerStatuses": status("prepare", "b1", "b0"),
+                "ephemeralContainerStatuses": status("debugger", "c1", "c0"),
+            },
+        }));
+        for (name, id, expected) in [
+            (Some("app"), None, Some(("app", ContainerKind::Container))),
+            (None, Some("a1"), Some(("app", ContainerKind::Container))),
+            (None, Some("a0"), Some(("app", ContainerKind::Container))),
+            (None, Some("b0"), Some(("prepare", ContainerKind::Init))),
+            (None, Some("c1"), Some(("debugger", ContainerKind::Ephemeral))),
+            (None, Some("c0"), Some(("debugger", ContainerKind::Ephemeral))),
+            // The name is the link's, which says more than an id.
+            (Some("debugger"), Some("a1"), Some(("debugger", ContainerKind::Ephemeral))),
+            (Some("gone"), Some("zz"), None),
+            (None, None, None),
+        ] {
+            let found = pod.container(name, id).map(|container| (container.name.as_str(), container.kind));
+            assert_eq!(found, expected, "{name:?} {id:?}");
+        }
+    }
+}
