@@ -16,11 +16,16 @@ pub(super) fn describe() -> Result<Value> {
     Ok(json!({
         "processor": model.map_or("not known", |(_, model)| model),
         "cpus": std::thread::available_parallelism()?.get(),
-        "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
+        "kernel": kernel()?,
         "rustc": process::output(Command::new("rustc").arg("--version"))?.trim(),
         "commit": git.unwrap_or_default().trim(),
         "load_at_start": load()?,
     }))
+}
+
+/// Release of the running kernel.
+pub(super) fn kernel() -> Result<String> {
+    Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
 /// Processes that want a CPU, averaged over the last minute.
