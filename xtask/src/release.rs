@@ -23,6 +23,7 @@ const PLACES: &[(&str, &str)] = &[
     ("helm/oom-watcher/Chart.yaml", "\nappVersion: \"{}\"\n"),
     ("k8s/daemonset.yaml", "image: \"ghcr.io/oom-watcher/oom-watcher:{}\"\n"),
     ("k8s/no-api/daemonset.yaml", "image: \"ghcr.io/oom-watcher/oom-watcher:{}\"\n"),
+    ("docs/install.md", "\nversion={}\n"),
     ("tests/chart/fixtures/agent-before.txt", "oom_watcher_build_info{version=\"{}\""),
     ("tests/chart/fixtures/agent-after.txt", "oom_watcher_build_info{version=\"{}\""),
     ("tests/chart/fixtures/agent-trouble-before.txt", "oom_watcher_build_info{version=\"{}\""),
