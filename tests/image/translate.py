@@ -1,6 +1,6 @@
 """The chart's container as a runtime gets it: what kubelet and containerd make of a pod, in the fields that it sets.
 
-A field of the security context, a kind of volume or a source of a variable that is not translated here is an error,
+A field of the pod or of its container, a kind of volume or a source of a variable that is not known here is an error,
 never left out: else the proof would be about another container than the chart's.
 """
 
@@ -44,6 +44,38 @@ CRITICAL_OOM_SCORE = -997
 # The number of CAP_SYS_RESOURCE.
 SYS_RESOURCE = 24
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
+# Fields of pod and container: those that are translated, and those that a runtime never sees.
+POD_FIELDS = {
+    "affinity",
+    "automountServiceAccountToken",
+    "containers",
+    "enableServiceLinks",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "nodeSelector",
+    "priorityClassName",
+    "securityContext",
+    "serviceAccountName",
+    "terminationGracePeriodSeconds",
+    "tolerations",
+    "volumes",
+}
+CONTAINER_FIELDS = {
+    "args",
+    "env",
+    "image",
+    "imagePullPolicy",
+    "livenessProbe",
+    "name",
+    "ports",
+    "readinessProbe",
+    "resources",
+    "securityContext",
+    "volumeMounts",
+}
+MOUNT_FIELDS = {"mountPath", "name", "readOnly"}
+RESOURCE_FIELDS = {"limits": {"memory"}, "requests": {"cpu", "memory"}}
 SECURITY_FIELDS = {
     "allowPrivilegeEscalation",
     "capabilities",
@@ -117,9 +149,19 @@ def quantity(text: str) -> int:
 
 
 def _refuse_unknown(pod: Json, container: Json) -> None:
-    security = container["securityContext"]
-    if unknown := security.keys() - SECURITY_FIELDS:
-        raise NotTranslated(f"securityContext: {sorted(unknown)}")
+    security, resources = container["securityContext"], container["resources"]
+    known = [
+        ("pod", pod, POD_FIELDS),
+        ("container", container, CONTAINER_FIELDS),
+        ("securityContext", security, SECURITY_FIELDS),
+        ("resources", resources, RESOURCE_FIELDS.keys()),
+        *((f"resources.{kind}", resources[kind], fields) for kind, fields in RESOURCE_FIELDS.items()),
+        *(("volumeMount", mount, MOUNT_FIELDS) for mount in container["volumeMounts"]),
+        *(("volume", volume, {"name", "hostPath"}) for volume in pod["volumes"]),
+    ]
+    for what, given, fields in known:
+        if unknown := given.keys() - fields:
+            raise NotTranslated(f"{what}: {sorted(unknown)}")
     if security["privileged"] or security["capabilities"]["drop"] != ["ALL"]:
         raise NotTranslated("a privileged container, or one that keeps the runtime's capabilities")
     if pod["securityContext"] != {"seccompProfile": {"type": "RuntimeDefault"}}:
