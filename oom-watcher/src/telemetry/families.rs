@@ -26,7 +26,13 @@ pub static STAGES: [StageRow; 7] = [
         passed: "written by the kernel program",
         lost: "the buffer was full (`--ring-buffer-size`)",
     },
-    StageRow { stage: Stage::Decode, label: "decode", passed: "read and understood", lost: "not understood" },
+    StageRow {
+        stage: Stage::Decode,
+        label: "decode",
+        passed: "read and understood; so is a second record of one kill, of a process that is chosen twice in an incident or that \
+                 the agent before reports, which goes no further",
+        lost: "not understood",
+    },
     StageRow {
         stage: Stage::Attribute,
         label: "attribute",
@@ -123,7 +129,7 @@ pub(super) static HOOK_ATTACHED: Family = Family {
 pub(super) static EVENTS: Family = counter(
     "oom_watcher_events",
     &["stage"],
-    "Kills that passed a stage. What one stage passed and the next did not is counted as lost there, or is on its way.",
+    "Kills that passed a stage. What one stage passed and the next did not is counted as lost there, is on its way, or was a second record of one kill.",
 );
 pub(super) static LOST_EVENTS: Family = counter(
     "oom_watcher_lost_events",
