@@ -22,8 +22,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The chart's default, helm/oom-watcher/values.yaml.
-const CHART_LIMIT: u64 = 64 * MIB;
+/// What the chart gives the agent.
+const CHART_VALUES: &str = include_str!("../../../helm/oom-watcher/values.yaml");
 const LIMIT: u64 = 8 * MIB;
 /// Of each of a hundred cgroups: all of them together fit into a guest.
 const SMALL: u64 = 4 * MIB;
@@ -64,6 +64,14 @@ fn real_machine() -> Result<(), String> {
     }
 }
 
+/// The chart's limit of memory, in bytes.
+fn chart_limit() -> u64 {
+    let mut lines =
+        CHART_VALUES.lines().skip_while(|line| *line != "resources:").skip_while(|line| *line != "  limits:");
+    let memory = lines.nth(1).and_then(|line| line.strip_prefix("    memory: ")?.strip_suffix("Mi"));
+    memory.expect("the chart limits memory").parse::<u64>().expect("a number of MiB") * MIB
+}
+
 /// One group kill of 1,000 processes, as far as possible at once.
 fn a_thousand_victims() {
     kill_a_thousand(|_| {}, |_| {});
@@ -95,7 +103,7 @@ fn kill_a_thousand(before: fn(&Watcher), after: fn(&Watcher)) {
     assert_nothing_lost(&watcher);
     let peak = watcher.memory().peak;
     println!("1001 victims; the most that the watcher has held rose from {peak_before} to {peak} bytes");
-    assert!(peak < CHART_LIMIT, "{peak} bytes do not fit into the chart's limit");
+    assert!(peak < chart_limit(), "{peak} bytes do not fit into the chart's limit");
 }
 
 /// A group that dies together, with room for the kernel's memory of 1,000 processes.
@@ -304,7 +312,7 @@ fn global_inside_its_limit() {
     let swaps = std::fs::read_to_string("/proc/swaps").expect("the kernel lists swap");
     assert_eq!(swaps.lines().count(), 1, "swap is on: {swaps}");
     let own = Cgroup::new("watcher");
-    own.limit(CHART_LIMIT);
+    own.limit(chart_limit());
     let watcher = Watcher::start_in(&own);
     let members = own.read("cgroup.procs").expect("a cgroup lists its processes");
     assert_eq!(members.trim(), watcher.pid().to_string(), "it lives inside its limit");
