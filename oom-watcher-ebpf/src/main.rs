@@ -1,7 +1,8 @@
 //! The kernel program of oom-watcher: one hook per file, each entry thin.
 //!
-//! All hooks but `signal_generate` run with `oom_lock` held, so at most one call of the OOM killer is under way on the whole
-//! machine; state between hooks is still keyed by the task, since one may migrate between two victims of a group kill.
+//! What a kill is made of happens with `oom_lock` held, so at most one call of the OOM killer is under way on the whole machine.
+//! (`signal_generate` is also hit for every other signal, and `memory_max_write` before the killer is called.) State between
+//! hooks is still keyed by the task, since one may migrate between two victims of a group kill.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,7 @@
 //! The command `oom-watcher`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser as _;

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{cargo_tool, paths, process, toolchain::Nightly};
 
 const VERSION: &str = "0.13.2";
-/// Longest input of a target, where libFuzzer's own 4 KiB are too few: two of the largest records.
+/// Longest input of a target, where libFuzzer's own 4 KiB are too few: more than one of the largest records.
 const LONG_INPUTS: [(&str, u32); 1] = [("record", 20_480)];
 
 #[derive(clap::Args)]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::cgroup::ContainerId;
 use crate::names::link;
 
-/// Entries of one directory that are read at most.
+/// Entries of one directory that are read at most: pods of a node (500 are large) and what a runtime has left there for years.
 const ENTRIES_MAX: usize = 16_384;
 /// Bytes of one file that are read at most: podman's lists every container of the machine.
 const FILE_BYTES_MAX: u64 = 4 << 20;

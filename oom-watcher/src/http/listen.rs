@@ -11,7 +11,8 @@ use rustix::{
 };
 use thiserror::Error;
 
-/// Connections that wait in the kernel to be accepted.
+/// Connections that wait in the kernel to be accepted: twice as many as are served at once. Each takes memory that no limit of the
+/// agent's counts.
 const BACKLOG: i32 = 128;
 
 /// The server's address cannot be had.

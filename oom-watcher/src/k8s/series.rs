@@ -19,7 +19,7 @@ const OPEN_MAX: usize = 1024;
 /// Incidents that are remembered, so that each is told once. The kills of one come within 5 s of each other (a search for
 /// names is the longest wait), in which a loop of 50 a second makes a quarter of this.
 const INCIDENTS_MAX: usize = 1024;
-/// Pods whose rate is remembered.
+/// Pods whose rate is remembered: as many as Events are open.
 const BUCKETS_MAX: usize = 1024;
 
 /// The same thing happens again: same pod, container and reason.

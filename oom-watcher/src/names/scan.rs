@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::{Index, Names, link};
 
-/// Directory entries that one scan reads at most.
+/// Directory entries that one scan reads at most: four times what the index has room for, so that links that are not of containers do
+/// not keep those of containers out.
 const ENTRIES_MAX: usize = 65_536;
 
 /// Why the directory of links could not be read, or not whole. Links that were read until then are known.
