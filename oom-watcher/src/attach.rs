@@ -60,6 +60,7 @@ pub fn attach_as(config: &Config) -> Result<Hooks, RunError> {
         warn!(error = &error as &dyn Error, "The hooks are not pinned, and will end with this watcher");
         drop(loaded);
         let loaded = load::load(&plan, config.ring_buffer_bytes).map_err(RunError::Load)?;
+        let past = past.with_counters(loaded.counters_id);
         return Ok(Hooks { plan, loaded, pins: None, past });
     }
     Ok(Hooks { plan, loaded, pins: Some(pins), past })

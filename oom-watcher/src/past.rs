@@ -46,6 +46,12 @@ impl Past {
         Self { handed_over_ns, predecessors, ..self }
     }
 
+    /// The hooks are others than those that it was made for.
+    #[must_use]
+    pub fn with_counters(self, counters_id: u32) -> Self {
+        Self { counters_id, ..self }
+    }
+
     /// Identifies the counters of the hooks.
     pub fn counters_id(&self) -> u32 {
         self.counters_id

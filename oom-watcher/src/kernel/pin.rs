@@ -185,12 +185,19 @@ impl PinDir {
         }
     }
 
-    /// Detaches what watchers with another program left, and hands it over to be read. What cannot be read is removed too.
+    /// Detaches what watchers with another program left, and hands it over to be read. What cannot be read is removed too; what cannot
+    /// be removed is said, and costs nobody else's records.
     pub fn detach_others(&self, name: &str) -> Result<Vec<Predecessor>, PinError> {
         let mut predecessors = Vec::new();
         let entries = fs::read_dir(&self.path).map_err(PinError::object("list", &self.path))?;
         for entry in entries {
-            let entry = entry.map_err(PinError::object("list", &self.path))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn Error, dir = %self.path.display(), "Not all pins could be listed");
+                    break;
+                }
+            };
             let (path, other) = (entry.path(), entry.file_name());
             // Only what this program names so is its own to remove.
             if !path.is_dir() || other == name || !(other == STAGING || other.as_encoded_bytes().starts_with(b"v")) {
@@ -202,7 +209,9 @@ impl PinDir {
                 }
                 Err(error) => tracing::warn!(error = &error as &dyn Error, "A stale pin is removed unread"),
             }
-            fs::remove_dir_all(&path).map_err(PinError::object("remove", &path))?;
+            if let Err(error) = fs::remove_dir_all(&path).map_err(PinError::object("remove", &path)) {
+                tracing::warn!(error = &error as &dyn Error, "A stale pin is left");
+            }
         }
         Ok(predecessors)
     }
