@@ -90,8 +90,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Some(folder) => dist::write(folder, version, &options.binary, &changelog),
         None => {
-            let binary = dist::Binary::stand_in()?;
-            dist::write(&paths::target().join("dist"), version, &[binary], &changelog)
+            let (binary, folder) = (dist::Binary::stand_in()?, paths::target().join("dist"));
+            // Files of an earlier rehearsal would be in the sums.
+            if folder.exists() {
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+            }
+            dist::write(&folder, version, &[binary], &changelog)
         }
     }
 }
