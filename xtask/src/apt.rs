@@ -20,6 +20,8 @@ pub(crate) struct Suite {
     root: PathBuf,
     name: String,
     arch: &'static str,
+    /// Locked: of two at once, apt refuses the second.
+    _in_use: fs::File,
 }
 
 /// What the index says of the newest version of a package.
@@ -36,9 +38,12 @@ impl Suite {
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             paths::make(&root.join(folder))?;
         }
+        let lock = root.join("lock");
+        let in_use = fs::File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
+        in_use.lock().with_context(|| format!("cannot lock {}", lock.display()))?;
         let line = format!("deb [signed-by={KEYRING}] {} {name} main\n", mirror(name)?);
         fs::write(root.join("sources.list"), line).with_context(|| format!("cannot write below {}", root.display()))?;
-        let suite = Self { root, name: name.to_owned(), arch };
+        let suite = Self { root, name: name.to_owned(), arch, _in_use: in_use };
         eprintln!("fetching the index of Debian {name} for {arch}");
         process::output(suite.apt("apt-get").args(["-qq", "update"]))
             .with_context(|| format!("cannot fetch the index of Debian {name} for {arch}"))?;

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check in order, and at the end what ran, what did not and why.
 //!
 //! This file owns the tables and the summary; each command is also one that a developer can run alone. A step that fails
-//! stops no other. One runs at a time, but for programs of guests, which are built while suites on this machine mostly wait.
+//! stops no other. One runs at a time, but for what leaves most of a machine to another: suites that wait, and single guests.
 
 mod step;
 
@@ -10,7 +10,7 @@ use std::{env, fs, path::Path, process::Command, thread, time::Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 
 pub(crate) use self::step::NOT_CHECKED;
-use self::step::{Counts, Need, Outcome, Output, Step};
+use self::step::{Counts, Lane, Need, Outcome, Step};
 use crate::{paths, process};
 
 const CONTAINERS: &[Need] =
@@ -150,7 +150,7 @@ const FIRST: &[Step] = &[
     step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
-    step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "10"]),
+    step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "5"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
 ];
 
@@ -161,25 +161,34 @@ const HERE: &[Step] = &[
     step("containers", CONTAINERS, &["test", "--package", "oom-watcher", "--test", "containers"]),
 ];
 
-/// Builds for the steps after, in the time that those above leave.
+/// Builds for the steps after, and every kernel that they start, in the time that those above leave.
 const BUILDS: &[Step] = &[
-    step("build-arm64", GUEST_ARM64, &["xtask", "vm", "--build-only", "--kernels", "6.12", "--arch", "arm64"]),
-    step("build-amd64", GUEST_AMD64, &["xtask", "vm", "--build-only", "--kernels", "newest"]),
+    step("build-arm64", GUEST_ARM64, &["xtask", "vm", "--build-only", "--kernels", "5.10-old,6.12", "--arch", "arm64"]),
+    step("build-amd64", GUEST_AMD64, &["xtask", "vm", "--build-only", "--kernels", "5.10-old,6.1,6.12,newest"]),
     step("build-image-arm64", IMAGE_ARM64, BUILD_IMAGE_ARM64),
 ];
 
-/// Containers of the image, and guests.
-const LAST: &[Step] = &[
+/// Containers of the image, here and in guests.
+const IMAGES: &[Step] = &[
     step("image", IMAGE, &["xtask", "image"]),
     step("image-guest", IMAGE_GUEST, &["xtask", "image", "--no-build", "--guest", "6.1"]),
     step("image-arm64", IMAGE_ARM64, IMAGE_IN_ARM64),
-    step("guests-amd64", GUEST_AMD64, GUESTS_AMD64),
-    step("guest-restart", GUEST_AMD64, GUEST_RESTART),
-    step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS),
-    step("guest-kprobes", GUEST_ARM64, GUEST_KPROBES),
-    step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
-    step(E2E, CLUSTER, &["test", "--package", "oom-watcher", "--test", "e2e", "--", "--require"]),
 ];
+
+/// One guest at a time.
+const GUESTS: &[Step] = &[
+    step("guests-arm64", GUEST_ARM64, &["xtask", "vm", "--kernels", "6.12", "--arch", "arm64"]),
+    step("guest-kprobes", GUEST_ARM64, GUEST_KPROBES),
+    step("guest-restart", GUEST_AMD64, GUEST_RESTART),
+];
+
+/// Two guests at a time.
+const LAST: &[Step] =
+    &[step("guests-amd64", GUEST_AMD64, GUESTS_AMD64), step("guest-containers", GUEST_AMD64, GUEST_CONTAINERS)];
+
+/// Run by its name only.
+const ON_A_CLUSTER: &[Step] =
+    &[step(E2E, CLUSTER, &["test", "--package", "oom-watcher", "--test", "e2e", "--", "--require"])];
 
 const NOT_ASKED: &str = "since it needs a cluster: KUBECONFIG=… cargo xtask e2e";
 
@@ -207,7 +216,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let report = if options.steps.is_empty() {
         run_all(options.quick, &logs)?
     } else {
-        in_order(find(&options.steps)?, |step| run_unless(options.quick, step, &logs, Output::Shown))?
+        in_order(find(&options.steps)?, |step| run_unless(options.quick, step, &logs, Lane::First))?
     };
     let total = report.iter().fold(Counts::default(), |total, (_, outcome, _)| total + outcome.counts(strict()));
     println!("\n{:<18} {:>6}  outcome", "step", "time");
@@ -226,15 +235,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Every step but the one that takes a cluster.
 fn run_all(quick: bool, logs: &Path) -> Result<Vec<Line>> {
-    let shown = |step: &'static Step| run_unless(quick, step, logs, Output::Shown);
-    let mut report = in_order(FIRST, shown)?;
-    let (here, builds) = thread::scope(|scope| {
-        let builds = scope.spawn(|| in_order(BUILDS, |step| run_unless(quick, step, logs, Output::Kept)));
-        (in_order(HERE, shown), builds.join().unwrap_or_else(|_| Err(anyhow!("a build of another step panicked"))))
-    });
-    report.extend(here?);
-    report.extend(builds?);
-    report.extend(in_order(LAST, |step| if step.name == E2E { Ok(Outcome::LeftOut(NOT_ASKED)) } else { shown(step) })?);
+    let in_lane = |steps: &'static [Step], lane| in_order(steps, |step| run_unless(quick, step, logs, lane));
+    let side_by_side = |first, others, lane| -> Result<Vec<Line>> {
+        let (mut first, others) = thread::scope(|scope| {
+            let others = scope.spawn(|| in_lane(others, lane));
+            (in_lane(first, Lane::First), others.join().unwrap_or_else(|_| Err(anyhow!("the other lane panicked"))))
+        });
+        if let (Ok(first), others) = (&mut first, others?) {
+            first.extend(others);
+        }
+        first
+    };
+    let mut report = in_lane(FIRST, Lane::First)?;
+    report.extend(side_by_side(HERE, BUILDS, Lane::Spare)?);
+    report.extend(side_by_side(IMAGES, GUESTS, Lane::Second)?);
+    report.extend(in_lane(LAST, Lane::First)?);
+    report.push((E2E, Outcome::LeftOut(NOT_ASKED), 0));
     Ok(report)
 }
 
@@ -249,8 +265,8 @@ fn in_order(
     steps.into_iter().map(timed).collect()
 }
 
-fn run_unless(quick: bool, step: &Step, logs: &Path, output: Output) -> Result<Outcome> {
-    if quick && step.is_slow() { Ok(Outcome::LeftOut("by --quick")) } else { step.run(logs, output) }
+fn run_unless(quick: bool, step: &Step, logs: &Path, lane: Lane) -> Result<Outcome> {
+    if quick && step.is_slow() { Ok(Outcome::LeftOut("by --quick")) } else { step.run(logs, lane) }
 }
 
 /// How a cluster is asked.
@@ -273,7 +289,7 @@ pub(crate) fn run_e2e(options: &E2eOptions) -> Result<()> {
 }
 
 fn steps() -> impl Iterator<Item = &'static Step> {
-    [FIRST, HERE, BUILDS, LAST].into_iter().flatten()
+    [FIRST, HERE, BUILDS, IMAGES, GUESTS, LAST, ON_A_CLUSTER].into_iter().flatten()
 }
 
 fn find(names: &[String]) -> Result<Vec<&'static Step>> {

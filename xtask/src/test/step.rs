@@ -21,13 +21,15 @@ pub(crate) struct Step {
     pub(crate) cargo: &'static [&'static str],
 }
 
-/// Where a step's output goes beside its log.
+/// Whom a step runs beside.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// To our own, as it comes.
-    Shown,
-    /// Nowhere, unless the step fails; and the machine is another step's before it is this one's.
-    Kept,
+pub(crate) enum Lane {
+    /// Nobody, or those of the other lanes. Its output is shown as it comes.
+    First,
+    /// Those of the first lane. Its output is in its log, and shown if it fails.
+    Second,
+    /// The same; and the machine is theirs before it is this one's.
+    Spare,
 }
 
 /// What a machine may lack.
@@ -66,7 +68,7 @@ impl Step {
     }
 
     /// Runs the step with its output kept in `logs`.
-    pub(crate) fn run(&self, logs: &Path, output: Output) -> Result<Outcome> {
+    pub(crate) fn run(&self, logs: &Path, lane: Lane) -> Result<Outcome> {
         for need in self.needs {
             if let Some(reason) = need.unmet()? {
                 println!("\n== {}: not run: {reason}", self.name);
@@ -75,21 +77,21 @@ impl Step {
         }
         println!("\n== {}: cargo {}", self.name, self.cargo.join(" "));
         let log = logs.join(format!("{}.log", self.name));
-        let success = self.run_logged(&log, output)?;
+        let success = self.run_logged(&log, lane)?;
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
         let text = String::from_utf8_lossy(&text);
-        if !success && output == Output::Kept {
+        if !success && lane != Lane::First {
             println!("\n== {} failed:\n{text}", self.name);
         }
         let counts = Counts::of(&text, success);
         Ok(if success { Outcome::Passed(counts, not_checked(&text)) } else { Outcome::Failed(counts, log) })
     }
 
-    fn run_logged(&self, log: &Path, output: Output) -> Result<bool> {
+    fn run_logged(&self, log: &Path, lane: Lane) -> Result<bool> {
         let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        let mut command = match output {
-            Output::Shown => process::cargo(),
-            Output::Kept => process::cargo_after_others(),
+        let mut command = match lane {
+            Lane::First | Lane::Second => process::cargo(),
+            Lane::Spare => process::cargo_after_others(),
         };
         command.args(self.cargo).current_dir(paths::workspace());
         if self.is_slow() {
@@ -100,7 +102,7 @@ impl Step {
         let mut child = command.spawn().with_context(|| format!("cannot start `{}`", process::shown(&command)))?;
         // The command holds the pipe's other end, too: with it open the output would never end.
         drop(command);
-        let copied = copy(reader, log, output);
+        let copied = copy(reader, log, lane);
         let status = child.wait().context("cannot wait for cargo")?;
         copied.with_context(|| format!("cannot write {}", log.display()))?;
         Ok(status.success())
@@ -111,7 +113,7 @@ fn not_checked(log: &str) -> Vec<String> {
     log.lines().filter_map(|line| line.strip_prefix(NOT_CHECKED)).map(str::to_owned).collect()
 }
 
-fn copy(mut reader: PipeReader, log: &Path, output: Output) -> io::Result<()> {
+fn copy(mut reader: PipeReader, log: &Path, lane: Lane) -> io::Result<()> {
     let mut file = fs::File::create(log)?;
     let mut buffer = [0; 8192];
     loop {
@@ -120,7 +122,7 @@ fn copy(mut reader: PipeReader, log: &Path, output: Output) -> io::Result<()> {
             return Ok(());
         }
         file.write_all(&buffer[..length])?;
-        if output == Output::Shown {
+        if lane == Lane::First {
             io::stdout().write_all(&buffer[..length])?;
         }
     }
