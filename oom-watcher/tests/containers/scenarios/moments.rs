@@ -85,7 +85,12 @@ fn kill_in_sandbox(stage: &Stage, kubelet: &Kubelet, watch: &Watch, limit: u64) 
     let attribution = (text(&kill, "/attribution/result"), text(&kill, "/attribution/source"));
     assert_eq!(attribution, ("pod", "pod_directory"), "{kill:#}");
     assert!(kill["kubernetes"].get("container").is_none(), "no container is to blame: {kill:#}");
-    assert_eq!(counted(watch, &pod.name, ""), Some(1), "it is counted for the pod");
+    let sandbox = kill.pointer("/kubernetes/container_id").and_then(Value::as_str).unwrap_or_default();
+    assert_eq!(
+        counted(watch, &pod.name, sandbox),
+        Some(1),
+        "it is counted in the pod, by the id of its sandbox if that is known"
+    );
     assert_eq!(text(&kill, "/incident/memcg_path"), pod.cgroup);
     let victim = text(&kill, "/victim/comm");
     println!("killed with a limit of {} KiB: {victim}; the runtime says: {}", limit >> 10, status.message());
