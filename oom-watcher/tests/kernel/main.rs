@@ -28,7 +28,7 @@ mod victims;
 mod watcher;
 mod world;
 
-use std::{panic::AssertUnwindSafe, process::ExitCode};
+use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};
 
 use scenario::{Outcome, Scenario};
 
@@ -66,8 +66,12 @@ fn main() -> ExitCode {
     machine::describe();
     let (mut passed, mut failed, mut impossible) = (0, Vec::new(), 0);
     for scenario in chosen {
+        let started = Instant::now();
         match run(scenario) {
-            Outcome::Passed => passed += 1,
+            Outcome::Passed => {
+                passed += 1;
+                println!("scenario {}: ok, in {:.1} s", scenario.name, started.elapsed().as_secs_f64());
+            }
             Outcome::Impossible(reason) => {
                 impossible += 1;
                 println!("scenario {} is not possible here: {reason}", scenario.name);
