@@ -13,10 +13,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use serde_json::{Value, json};
 
 use super::{kills, machine};
+use crate::process;
 
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -181,17 +182,16 @@ impl Drop for Watcher {
     }
 }
 
-/// Reads lines as they come, each with its time; on the CPU of who writes them, if that is bound to one. On that of the victim the
-/// kernel would first take the victim's memory back, which is a millisecond or two and nobody's latency.
+/// Reads lines as they come, each with its time; on the CPU of who writes them, if that is bound to one, and before all others there.
+/// On that of the victim the kernel would first take the victim's memory back, which is a millisecond or two and nobody's latency, and
+/// on a busy one this thread would wait for its own turn.
 fn follow(stdout: ChildStdout, cpu: Option<usize>) -> Receiver<(SystemTime, Value)> {
     let (sender, lines) = channel();
     thread::spawn(move || {
         if let Some(cpu) = cpu {
-            let mut only = CpuSet::new();
-            only.set(cpu);
             // Refused, the figures are worse than they need be.
-            if let Err(error) = sched_setaffinity(None, &only) {
-                eprintln!("the lines are read on any CPU: {error}");
+            if let Err(error) = go_first_on(cpu) {
+                eprintln!("the lines are read whenever the machine has time: {error:#}");
             }
         }
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -204,6 +204,15 @@ fn follow(stdout: ChildStdout, cpu: Option<usize>) -> Receiver<(SystemTime, Valu
         }
     });
     lines
+}
+
+/// Binds the calling thread to a CPU, on which it goes before every ordinary one.
+fn go_first_on(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).context("cannot bind a thread to a CPU")?;
+    let thread = gettid().as_raw_nonzero().to_string();
+    process::output(Command::new("chrt").args(["--fifo", "--pid", "1", &thread])).map(drop)
 }
 
 /// The port that the agent says it listens on; the polling loop has none.
