@@ -26,8 +26,8 @@ pub const HOLD: Duration = Duration::from_millis(250);
 /// Kills that wait at most; more are reported at once, with the count so far. Four group kills of 1,000 processes; some 2 KiB each.
 pub const HELD_MAX: usize = 4096;
 
-/// Victims of one incident that are remembered to tell a second report of the same process: more than a pod may have processes where
-/// it has no limit of its own (`pid_max` is 32,768 on small machines), 16 bytes each. Beyond it, one might be told twice.
+/// Victims of one incident that are remembered to tell a second report of the same process, 16 bytes each: sixty
+/// times the largest group kill that is tested. Beyond it, one might be told twice.
 const SEEN_MAX: usize = 65_536;
 
 /// Without the hooks of `out_of_memory`: kills of a group by the same trigger belong together when no more time than this

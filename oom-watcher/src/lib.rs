@@ -46,3 +46,4 @@ pub mod sinks;
 mod size;
 pub mod state;
 pub mod telemetry;
+pub mod tick;

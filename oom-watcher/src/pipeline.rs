@@ -32,11 +32,12 @@ use crate::{
     sinks::{Sinks, metrics::KillMetrics},
     state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, Stage, Telemetry, events::RecordNotUnderstood},
+    tick::Tick,
 };
 
 /// How often the watcher shows that it lives, audits itself and follows the containers' series: its only timer, and its only wake-up when
 /// nothing is killed.
-const TICK: Duration = Duration::from_secs(10);
+pub const TICK: Duration = Duration::from_secs(10);
 
 /// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
 const STARTED_TICK: u64 = 2;
@@ -84,6 +85,8 @@ pub struct Pipeline {
     pub taken: u64,
     /// What the first kill of the newest incident said of the memory.
     pub first: Option<FirstKill>,
+    /// The timer of [`TICK`].
+    pub timer: Tick,
     /// How often the tick came.
     pub ticks: u64,
 }
@@ -119,15 +122,14 @@ impl Pipeline {
     /// Runs until `shutdown` resolves or standard output is closed; then reports what is still there, closes the sinks and writes
     /// the state file.
     ///
-    /// Fails when the ring buffer cannot be awaited any more: without it nothing can be seen.
+    /// Fails when the ring buffer or the timer cannot be awaited any more: without the one nothing can be seen, without the other
+    /// nothing is audited.
     pub async fn run(
         mut self,
         mut reader: Reader,
         counters: impl Fn() -> KernelCounters,
         shutdown: impl Future<Output = ()>,
     ) -> std::io::Result<(Ended, End)> {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         let mut intake = Intake::default();
         self.take_predecessors();
@@ -148,7 +150,10 @@ impl Pipeline {
                 }
                 () = until(state_due) => self.write_state(&counters),
                 Some(found) = self.waiting.join_next() => self.found(found),
-                _ = tick.tick() => self.tick(&counters),
+                tick = self.timer.next() => {
+                    tick?;
+                    self.tick(&counters);
+                }
             }
             self.take(&mut intake);
             self.health.reader_beat(Instant::now());

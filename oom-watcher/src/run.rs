@@ -34,12 +34,13 @@ use crate::{
     oom_score::{self, OomScoreError},
     own_node,
     past::Past,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, TICK},
     privileges::{self, PrivilegesError},
     seccomp::{self, SeccompError},
     sinks::{Sinks, metrics::KillMetrics, stdout::StdoutSink},
     state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, NamesState, Stage, Telemetry},
+    tick::Tick,
 };
 
 /// Threads that may be stuck on a disk at once: each search for a name in a file takes one, and there may be a thousand. The others
@@ -79,9 +80,9 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
-    /// The ring buffer.
-    #[error("cannot read the ring buffer any more")]
-    Reader(#[source] io::Error),
+    /// The ring buffer or the timer.
+    #[error("cannot wait for kills any more")]
+    Wait(#[source] io::Error),
 }
 
 impl RunError {
@@ -123,6 +124,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         .map_err(RunError::Kubernetes)?;
     let Hooks { plan, loaded, pins, past } = attach::attach_as(config)?;
     let node = own_node::find(config.names.pod_uid.as_deref(), &plan);
+    let timer = Tick::every(TICK).map_err(RunError::start("make a timer"))?;
     give_up_power(config, &telemetry)?;
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_past(pins.as_ref(), &past, &telemetry);
@@ -163,10 +165,11 @@ async fn watch(config: &Config) -> Result<(), RunError> {
         audit,
         audited_incident: 0,
         first: None,
+        timer,
         ticks: 0,
     };
     let reader = Reader::new(events).map_err(RunError::start("await the ring buffer"))?;
-    let (ended, end) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Reader)?;
+    let (ended, end) = pipeline.run(reader, reading(counters), asked).await.map_err(RunError::Wait)?;
     // Not before the account was written: what the hooks have seen until then is in it.
     drop(programs);
     info!(?ended, "Ending");

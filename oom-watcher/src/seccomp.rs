@@ -96,6 +96,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_clock_getres,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
+    libc::SYS_timerfd_settime,
     libc::SYS_gettimeofday,
     libc::SYS_getrandom,
     libc::SYS_uname,

@@ -5,7 +5,7 @@
 
 mod step;
 
-use std::{env, fs, path::Path, process::Command, thread, time::Instant};
+use std::{env, fs, path::Path, thread, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -237,14 +237,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn run_all(quick: bool, logs: &Path) -> Result<Vec<Line>> {
     let in_lane = |steps: &'static [Step], lane| in_order(steps, |step| run_unless(quick, step, logs, lane));
     let side_by_side = |first, others, lane| -> Result<Vec<Line>> {
-        let (mut first, others) = thread::scope(|scope| {
+        let (first, others) = thread::scope(|scope| {
             let others = scope.spawn(|| in_lane(others, lane));
             (in_lane(first, Lane::First), others.join().unwrap_or_else(|_| Err(anyhow!("the other lane panicked"))))
         });
-        if let (Ok(first), others) = (&mut first, others?) {
-            first.extend(others);
-        }
-        first
+        let mut report = first?;
+        report.extend(others?);
+        Ok(report)
     };
     let mut report = in_lane(FIRST, Lane::First)?;
     report.extend(side_by_side(HERE, BUILDS, Lane::Spare)?);
@@ -285,7 +284,7 @@ pub(crate) fn run_e2e(options: &E2eOptions) -> Result<()> {
     let step = find(&[E2E.to_owned()])?[0];
     let more = [("--image", &options.image), ("--node", &options.node)];
     let more = more.into_iter().filter_map(|(flag, value)| Some([flag, value.as_deref()?])).flatten();
-    process::run(Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(step.cargo).args(more))
+    process::run(process::cargo().args(step.cargo).args(more))
 }
 
 fn steps() -> impl Iterator<Item = &'static Step> {
