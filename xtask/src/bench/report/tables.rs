@@ -220,10 +220,7 @@ pub(super) fn api(results: &Value) -> Result<String> {
 
 pub(super) fn sizes(results: &Value) -> Result<String> {
     let sizes = &results["sizes"];
-    let image = match results["image"]["compressed_bytes"].as_f64() {
-        Some(bytes) => format!("{:.1} MiB", bytes / 1024.0 / 1024.0),
-        None => "not built".to_owned(),
-    };
+    let image = format!("{:.1} MiB", number(&results["image"]["compressed_bytes"])? / 1024.0 / 1024.0);
     let build = match results["cold_build"]["seconds"].as_f64() {
         Some(seconds) => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
         None => "not timed".to_owned(),
