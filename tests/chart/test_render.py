@@ -11,6 +11,8 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
+from pydantic import ValidationError
 
 from charttool import cluster, contract, generated, golden, helm, manifests
 from charttool.paths import CHART, K8S, ROOT
@@ -18,8 +20,14 @@ from charttool.paths import CHART, K8S, ROOT
 # The oldest version that Chart.yaml admits and the newest whose schema there is.
 OLDEST = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"].removeprefix(">=").removesuffix("-0")
 NEWEST = kubernetes_validate.latest_version()
-# Kinds of operators, of which Kubernetes publishes no schema.
-CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "SecurityContextConstraints"}
+# Generated from the operator's custom resource definitions.
+OPERATOR = {
+    "ServiceMonitor": prometheus_operator.ServiceMonitor,
+    "PodMonitor": prometheus_operator.PodMonitor,
+    "PrometheusRule": prometheus_operator.PrometheusRule,
+}
+# Not Kubernetes' own. Of OpenShift's kind there is no schema in a package.
+CUSTOM = {*OPERATOR, "SecurityContextConstraints"}
 ALL_VALUES = {golden.name_of(path): golden.load(path) for path in golden.VALUES}
 
 
@@ -50,6 +58,30 @@ def test_the_schemas_would_notice_a_wrong_field():
     found["spec"]["template"]["spec"]["hostPid"] = False
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(found, NEWEST, strict=True)
+
+
+def check_operator(found: dict):
+    """The models pass over fields that they do not know, so what they have read is written again and compared."""
+    model = OPERATOR[found["kind"]].model_validate(found)
+    assert model.model_dump(mode="json", by_alias=True, exclude_unset=True) == found
+
+
+@pytest.mark.parametrize("kind", OPERATOR)
+def test_operators_objects_match_their_definitions(kind: str):
+    renderings = (helm.render(values) for values in ALL_VALUES.values())
+    objects = [found for rendering in renderings for found in rendering if found["kind"] == kind]
+    assert objects
+    for found in objects:
+        check_operator(found)
+
+
+@pytest.mark.parametrize("change", [{"endpoint": []}, {"endpoints": [{"interval": "30 seconds"}]}, {"selector": "app"}])
+def test_the_operators_definitions_would_notice(change: dict):
+    found = helm.only(helm.render(ALL_VALUES["everything"]), "ServiceMonitor")
+    check_operator(found)
+    found["spec"] |= change
+    with pytest.raises((ValidationError, AssertionError)):
+        check_operator(found)
 
 
 @pytest.mark.parametrize("name", ALL_VALUES)
