@@ -92,7 +92,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn report(&self, member: &Member, decision: Decision, who: Attributed) -> OomReport {
+    pub(crate) fn report(&self, member: Member, decision: Decision, who: Attributed) -> OomReport {
         assemble::report(&self.names, member, decision, who)
     }
 

@@ -94,7 +94,7 @@ pub(crate) fn run(options: &Options) -> Result<Throughput> {
         let members: Vec<_> =
             incident.measure(records, |record| Ok(node.assemble(record)))?.into_iter().flatten().collect();
         let who = attribute.measure(members.iter().collect(), |member| node.attribute(member))?;
-        let pairs = members.iter().zip(who).collect();
+        let pairs = members.into_iter().zip(who).collect();
         let reports = report.measure(pairs, |(member, (scope, who))| Ok(node.report(member, scope, who)))?;
         metrics.measure(reports.iter().collect(), |report| {
             node.observe(report);
@@ -122,7 +122,7 @@ pub(crate) fn one(node: &mut Node, bytes: &[u8]) -> Result<()> {
     let record = node.decode(bytes)?;
     for member in node.assemble(record) {
         let (decision, who) = node.attribute(&member)?;
-        let report = node.report(&member, decision, who);
+        let report = node.report(member, decision, who);
         node.observe(&report);
         std::hint::black_box(Node::line(&report)?);
     }

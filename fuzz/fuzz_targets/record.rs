@@ -61,9 +61,9 @@ fuzz_target!(|data: &[u8]| {
                 continue;
             }
         };
-        members.iter().for_each(|member| sinks.show(member));
+        members.into_iter().for_each(|member| sinks.show(member));
     }
-    assembler.close().iter().for_each(|member| sinks.show(member));
+    assembler.close().into_iter().for_each(|member| sinks.show(member));
     sinks.check_page();
 });
 
@@ -151,7 +151,7 @@ impl Sinks {
         Self { metrics, page }
     }
 
-    fn show(&self, member: &Member) {
+    fn show(&self, member: Member) {
         let levels = member.kill.cgroup.as_ref().map(|cgroup| cgroup.levels.as_slice()).unwrap_or_default();
         let segments: Vec<&str> = levels.iter().map(|level| level.name.as_str()).collect();
         let identity = identify(&segments, &Node::default());

@@ -30,18 +30,20 @@ pub fn oom_memcg(kill: &OomKill) -> OomMemcg {
 }
 
 /// Puts the report together.
-pub fn report(names: &NodeNames, member: &Member, decision: Decision, who: Attributed) -> OomReport {
-    let kill = &*member.kill;
+pub fn report(names: &NodeNames, member: Member, decision: Decision, who: Attributed) -> OomReport {
+    let memory = memory(&member.kill, &decision);
+    let incident = incident(names, &member, decision);
+    let kill = *member.kill;
     OomReport {
         schema_version: SCHEMA_VERSION,
         time: kill.time,
         boot_time_ns: kill.time_ns,
         node: names.node.clone(),
-        victim: kill.victim.clone(),
-        trigger: kill.trigger.clone(),
-        cgroup: kill.cgroup.clone(),
-        memory: memory(kill, &decision),
-        incident: incident(names, member, decision),
+        victim: kill.victim,
+        trigger: kill.trigger,
+        cgroup: kill.cgroup,
+        memory,
+        incident,
         attribution: who.attribution,
         kubernetes: who.kubernetes,
         container: who.container,

@@ -326,8 +326,8 @@ fn trigger(bytes: &[u8], given: u64, flags: u32, cgroup: Option<&Cgroup>, levels
 }
 
 /// A path of level names from the root on; the root's own name is empty.
-fn path<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut path = String::new();
+pub(crate) fn path<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let mut path = String::with_capacity(names.clone().map(|name| name.len() + 1).sum());
     for name in names.filter(|name| !name.is_empty()) {
         path.push('/');
         path.push_str(name);

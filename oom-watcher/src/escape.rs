@@ -11,6 +11,10 @@ pub struct Escaped<'a>(pub &'a str);
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // Most names are plain, and need not be looked at character by character.
+        if is_plain(self.0) {
+            return f.write_str(self.0);
+        }
         self.0.chars().try_for_each(|c| match c {
             '\n' => f.write_str("\\n"),
             '\r' => f.write_str("\\r"),
@@ -20,6 +24,11 @@ impl Display for Escaped<'_> {
             c => f.write_char(c),
         })
     }
+}
+
+/// Only characters of ASCII that are shown as they are: as many of them as bytes.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a terminal could act on the character instead of showing it: control characters (C0, DEL, C1), line and
@@ -39,6 +48,9 @@ pub fn is_unsafe(c: char) -> bool {
 ///
 /// Beginning and end are kept because cgroup paths differ at the end and pod names at both.
 pub fn escaped_within(text: &str, max: usize) -> String {
+    if text.len() <= max && is_plain(text) {
+        return text.to_owned();
+    }
     let escaped = Escaped(text).to_string();
     let count = escaped.chars().count();
     if count <= max {

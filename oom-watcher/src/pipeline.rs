@@ -226,7 +226,7 @@ impl Pipeline {
             let (mut decision, outcome) = self.attribute(&member);
             self.as_at_first(&mut member, &mut decision);
             match outcome {
-                Outcome::Done(who) => self.report(&Waiting { member, decision, who }),
+                Outcome::Done(who) => self.report(Waiting { member, decision, who }),
                 Outcome::Pending(pending) => {
                     self.waiting.spawn(async move { Waiting { member, decision, who: pending.finish().await } });
                 }
@@ -267,13 +267,13 @@ impl Pipeline {
 
     fn found(&mut self, found: Result<Waiting, JoinError>) {
         match found {
-            Ok(kill) => self.report(&kill),
+            Ok(kill) => self.report(kill),
             // A bug, and as any other of the agent its end: the next one's account has the kill.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 
-    fn report(&mut self, kill: &Waiting) {
+    fn report(&mut self, kill: Waiting) {
         let recovered = self.past.is_recovered(&kill.member.kill);
         let attribution = kill.who.attribution;
         let after = Duration::from_nanos(clock::boot_ns().saturating_sub(kill.member.kill.time_ns));
@@ -282,7 +282,7 @@ impl Pipeline {
         if recovered {
             self.telemetry.count_recovered();
         }
-        let report = assemble::report(&self.names, &kill.member, kill.decision.clone(), kill.who.clone());
+        let report = assemble::report(&self.names, kill.member, kill.decision, kill.who);
         debug!(incident = report.incident.id, tgid = report.victim.tgid, "Reporting a kill");
         self.sinks.deliver(&report);
         if let Some(state) = &mut self.state {

@@ -6,6 +6,7 @@
 //! raise, the container's limit. The named memcg is kept beside the answer.
 
 use crate::cgroup::{Identity, PodIdentity};
+use crate::decode;
 use crate::report::{Level, Scope, ScopeSource};
 
 /// The memory cgroup that the kernel says ran out.
@@ -80,8 +81,7 @@ fn path(levels: &[Level]) -> Option<String> {
     if !root.name.is_empty() {
         return None;
     }
-    let names: Vec<&str> = below.iter().map(|level| level.name.as_str()).collect();
-    Some(format!("/{}", names.join("/")))
+    Some(decode::path(below.iter().map(|level| level.name.as_str())))
 }
 
 /// What a person calls the limit of the level that ran out.

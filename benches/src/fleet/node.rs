@@ -104,5 +104,5 @@ fn report() -> Result<OomReport> {
     let record = node.decode(recorded.next(0))?;
     let member = node.assemble(record).into_iter().next().context("the recorded kill is none")?;
     let (decision, who) = node.attribute(&member)?;
-    Ok(node.report(&member, decision, who))
+    Ok(node.report(member, decision, who))
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// Hexadecimal digits of a container id, in every runtime that Kubernetes, docker and podman use.
 const DIGITS: usize = 64;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Id of a container: 64 lower-case hexadecimal digits, kept as the 32 bytes that they stand for.
 ///
@@ -46,7 +47,11 @@ fn digit(byte: u8) -> Option<u8> {
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; DIGITS];
+        for (byte, pair) in self.0.iter().zip(digits.chunks_exact_mut(2)) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
+        }
+        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -120,22 +121,27 @@ impl Table {
         let new = || if lives { Container::alive() } else { Container::unannounced(now) };
         let before = self.take(&labels).unwrap_or_else(new);
 
-        let full = before.after(report, first_of_incident, now);
-        let evicted = self.make_room(full.series());
+        let incidents_before = before.incidents.clone();
+        let mut container = before.after(report, first_of_incident, now);
+        let wanted = container.series();
+        let evicted = self.make_room(wanted);
         let room = self.max_series.saturating_sub(self.series);
-        let wanted = full.series();
-        let without_figures = Container { last: None, ..full.clone() };
-        let count_only = Container { incidents: before.incidents, last: None, ..full.clone() };
-        let chosen = [full, without_figures, count_only].into_iter().find(|form| form.series() <= room);
+        if container.series() > room {
+            container.last = None;
+        }
+        if container.series() > room {
+            container.incidents = incidents_before;
+        }
 
-        let counted = chosen.is_some();
-        let kept = chosen.as_ref().map_or(0, Container::series);
-        if let Some(container) = chosen {
+        let series = container.series();
+        let counted = series <= room;
+        if counted {
             self.put(labels, container);
         } else if lives {
             self.silent.insert(labels);
         }
-        Outcome { counted, refused: wanted - kept, evicted, max_series: self.max_series }
+        let refused = if counted { wanted - series } else { wanted };
+        Outcome { counted, refused, evicted, max_series: self.max_series }
     }
 
     /// A container lives. Zeros take at most half of the limit.
@@ -228,18 +234,17 @@ impl Container {
     }
 
     /// The container with one more kill.
-    fn after(&self, report: &OomReport, first_of_incident: bool, now: Instant) -> Self {
-        let mut after = self.clone();
-        after.kills += 1;
+    fn after(mut self, report: &OomReport, first_of_incident: bool, now: Instant) -> Self {
+        self.kills += 1;
         if first_of_incident {
-            *after.incidents.entry(report.incident.scope).or_default() += 1;
+            *self.incidents.entry(report.incident.scope).or_default() += 1;
         }
         // Reports can come out of order: one that waited for a name is no newer for that. The wall clock may have been set back.
-        if after.last.as_ref().is_none_or(|last| last.boot_time_ns <= report.boot_time_ns) {
-            after.last = Some(LastKill::of(report));
+        if self.last.as_ref().is_none_or(|last| last.boot_time_ns <= report.boot_time_ns) {
+            self.last = Some(LastKill::of(report));
         }
-        after.gone_since = after.gone_since.map(|_| now);
-        after
+        self.gone_since = self.gone_since.map(|_| now);
+        self
     }
 
     fn series(&self) -> usize {
@@ -293,8 +298,8 @@ fn memory(victim: &Victim) -> [Option<u64>; MEMORY_TYPES.len()] {
 /// The last incidents, to tell the first kill of each from the others.
 #[derive(Debug, Default)]
 struct RecentIncidents {
-    known: HashSet<String>,
-    oldest_first: VecDeque<String>,
+    known: HashSet<Arc<str>>,
+    oldest_first: VecDeque<Arc<str>>,
 }
 
 impl RecentIncidents {
@@ -308,8 +313,9 @@ impl RecentIncidents {
         {
             self.known.remove(&oldest);
         }
-        self.known.insert(id.to_owned());
-        self.oldest_first.push_back(id.to_owned());
+        let id = Arc::<str>::from(id);
+        self.known.insert(Arc::clone(&id));
+        self.oldest_first.push_back(id);
         true
     }
 }
