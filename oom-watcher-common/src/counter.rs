@@ -10,14 +10,18 @@ pub const KILLS_SENT: u32 = 2;
 pub const KILLS_LOST: u32 = 3;
 /// Incident records that found no room in the ring buffer.
 pub const INCIDENTS_LOST: u32 = 4;
-/// Calls of `out_of_memory` (needs the incident hooks): the kernel calls it again and again while a victim dies.
-pub const INVOCATIONS: u32 = 5;
-/// Calls of `out_of_memory` that marked nobody: no killable task, or a victim was already dying.
+/// Calls of `out_of_memory` that killed (needs the incident hooks, as the next one does).
+pub const INVOCATIONS_KILLED: u32 = 5;
+/// Calls of `out_of_memory` that killed nobody: no killable task, or a victim was already dying. The kernel calls it again and
+/// again while one dies.
 pub const INVOCATIONS_WITHOUT_VICTIM: u32 = 6;
 /// Kills of processes that share a victim's memory (`CLONE_VM`): the kernel neither marks, counts nor logs them.
 pub const SHARED_MM_KILLS: u32 = 7;
 /// Calls of `mark_victim` in which the task could not be told, so that only its pid was reported.
 pub const VICTIMS_WITHOUT_TASK: u32 = 8;
+/// Kills that the kernel counted a second time (needs the incident hooks): of a group it kills the victim that it picked first and
+/// then once more as a member.
+pub const KILLS_COUNTED_TWICE: u32 = 9;
 
 /// How many slots there are.
-pub const COUNT: u32 = 9;
+pub const COUNT: u32 = 10;

@@ -82,8 +82,8 @@ layout! {
     task_mm,
     /// `task_struct.signal`
     task_signal,
-    /// `task_struct.cred`
-    task_cred,
+    /// `task_struct.real_cred`
+    task_real_cred,
     /// `task_struct.group_leader`
     task_group_leader,
     /// `task_struct.start_boottime`
@@ -158,8 +158,6 @@ layout! {
     oc_order,
     /// `oom_control.totalpages`
     oc_totalpages,
-    /// `oom_control.chosen`
-    oc_chosen,
     /// `oom_control.chosen_points`
     oc_chosen_points,
     /// `oom_control.constraint`
@@ -168,4 +166,7 @@ layout! {
     regs_arg0,
 }
 
-const _: () = assert!(size_of::<Layout>().is_multiple_of(8), "the global must have no trailing padding");
+const _: () = assert!(
+    size_of::<Layout>() == core::mem::offset_of!(Layout, regs_arg0) + 4,
+    "the global must have no trailing padding"
+);

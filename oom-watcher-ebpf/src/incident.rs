@@ -22,8 +22,12 @@ pub(crate) struct Slot {
     pub(crate) levels_css: u64,
     /// The time in that record's header.
     pub(crate) levels_ns: u64,
+    /// Address of the task that this call has sent a fatal signal to and not marked yet; 0: none.
+    pub(crate) signalled: u64,
     /// The last victim's process.
     pub(crate) last_tgid: u32,
+    /// The first victim's process in this call, as long as the kernel may come to it once more; 0: it will not.
+    pub(crate) first_tgid: u32,
     /// Marks in this call.
     pub(crate) marks: u32,
     /// Kills in this call.
@@ -36,9 +40,22 @@ pub(crate) struct Slot {
 #[inline(always)]
 pub(crate) fn slot() -> Option<&'static mut Slot> {
     let slot = INCIDENT.get_ptr_mut(0)?;
-    // SAFETY: the entry lives as long as the map; whoever holds `oom_lock` is the only one that writes it, and the reader in
-    // `signal_generate` compares single words of it.
+    // SAFETY: the entry lives as long as the map, and who comes here holds `oom_lock`: no other reference is in use. (Where the
+    // hooks of `out_of_memory` are not attached, a task that `is_of` knows from its last mark may come without the lock; it kills
+    // outside of the OOM killer then, and reads two words that it wrote itself.)
     Some(unsafe { &mut *slot })
+}
+
+/// Whether it is this task that is inside `out_of_memory`, or marked the last victim. Asked for every fatal signal of the kernel,
+/// whoever sends it.
+#[inline(always)]
+pub(crate) fn is_of(task: u64) -> bool {
+    let Some(slot) = INCIDENT.get_ptr_mut(0) else { return false };
+    // SAFETY: the entry lives as long as the map. Another CPU may write it at this moment, so no reference is made: two words
+    // are read, each at once, and only the task itself writes its own name there.
+    let (inside, marked) =
+        unsafe { ((&raw const (*slot).trigger).read_volatile(), (&raw const (*slot).last_trigger).read_volatile()) };
+    inside == task || marked == task
 }
 
 impl Slot {

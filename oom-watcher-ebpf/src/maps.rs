@@ -37,9 +37,9 @@ pub(crate) static DRAFT: Array<Draft> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static SIGNALLED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
-/// Tasks inside a write to `memory.max` (→ time of entry). Bounded by the writers at one moment: kubelet, runtime, systemd.
+/// Tasks inside a write to `memory.max`; the value says nothing. Bounded by the writers at one moment: kubelet, runtime, systemd.
 #[map]
-pub(crate) static LIMIT_WRITERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+pub(crate) static LIMIT_WRITERS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(1024, 0);
 
 /// Adds one to a counter.
 #[inline(always)]

@@ -22,6 +22,7 @@ use crate::{
     incident::{Slot, slot},
     kernel::{Address, layout},
     maps::{SIGNALLED, attached, count},
+    memory,
     victim,
 };
 
@@ -50,7 +51,7 @@ fn marked(argument: u64) {
     let trigger = bpf_get_current_pid_tgid();
     let Some(slot) = slot() else { return };
     slot.marks += 1;
-    let signalled = take_signalled(trigger);
+    let signalled = take_signalled(slot, trigger);
     let mark = if layout!(mark_victim_mode) == MARK_VICTIM_PID {
         let pid = argument as u32;
         if signalled.0 != 0 && signalled.get::<u32>(layout!(task_pid)) == pid {
@@ -71,14 +72,25 @@ fn marked(argument: u64) {
     // SAFETY: the helper takes no arguments.
     let current = Address(unsafe { bpf_get_current_task() });
     report::<LEVELS_MAX>(&mark, slot, cgroup::memory_of(current));
+    let mm = mark.task.follow(layout!(task_mm));
+    let inside = slot.trigger == trigger;
     slot.last_trigger = trigger;
-    slot.last_mm = mark.task.follow(layout!(task_mm)).0;
     slot.last_tgid = mark.task.get(layout!(task_tgid));
+    // Without an end of the call nothing says when the address is another's: then it is kept only for who may look for sharers.
+    slot.last_mm = if inside || memory::may_be_shared(mark.task, mm) { mm.0 } else { 0 };
+    if inside && slot.kills == 1 {
+        slot.first_tgid = slot.last_tgid;
+    }
 }
 
 /// The task that this task last sent a fatal signal to, or a null address; asked once per mark.
 #[inline(always)]
-fn take_signalled(sender: u64) -> Address {
+fn take_signalled(slot: &mut Slot, sender: u64) -> Address {
+    if slot.trigger == sender {
+        let task = slot.signalled;
+        slot.signalled = 0;
+        return Address(task);
+    }
     let Some(entry) = SIGNALLED.get_ptr(sender) else { return Address(0) };
     // SAFETY: the pointer is to a value of the map and was checked; values are plain words.
     let task = unsafe { entry.read_volatile() };

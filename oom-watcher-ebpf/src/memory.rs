@@ -26,15 +26,28 @@ pub(crate) fn fill_process(kill: &mut Kill, task: Address) {
         kill.page_tables_bytes = mm.get(layout!(mm_pgtables_bytes));
         kill.valid |= valid::PAGE_TABLES;
     }
-    if layout!(mm_users) != ABSENT && layout!(signal_nr_threads) != ABSENT {
-        let threads = task.follow(layout!(task_signal)).get::<i32>(layout!(signal_nr_threads));
-        if mm.get::<i32>(layout!(mm_users)) > threads {
-            kill.flags |= FLAG_MM_SHARED;
-        }
+    if shared(task, mm) == Some(true) {
+        kill.flags |= FLAG_MM_SHARED;
     }
     if layout!(mm_rss_value) != ABSENT && layout!(rss_stride) != ABSENT {
         fill_rss(kill, mm);
     }
+}
+
+/// Whether others use the memory of this process, too; none: this kernel does not tell.
+#[inline(always)]
+fn shared(task: Address, mm: Address) -> Option<bool> {
+    if layout!(mm_users) == ABSENT || layout!(signal_nr_threads) == ABSENT {
+        return None;
+    }
+    let threads = task.follow(layout!(task_signal)).get::<i32>(layout!(signal_nr_threads));
+    Some(mm.get::<i32>(layout!(mm_users)) > threads)
+}
+
+/// Others may use the memory of this process, too.
+#[inline(always)]
+pub(crate) fn may_be_shared(task: Address, mm: Address) -> bool {
+    shared(task, mm) != Some(false)
 }
 
 /// Fills the RSS counters. `MM_FILEPAGES`, `MM_ANONPAGES`, `MM_SWAPENTS`, `MM_SHMEMPAGES`: this order in every kernel since

@@ -2,7 +2,7 @@
 //! without asking for memory. The usage alone does not tell: a dying task's forced charges exceed the limit too.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_ktime_get_boot_ns},
+    helpers::bpf_get_current_pid_tgid,
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
@@ -45,10 +45,8 @@ pub(crate) fn writes_limit(task: u64) -> bool {
 
 #[inline(always)]
 fn enter() {
-    // SAFETY: the helper takes no arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
     // It fails only when the map cannot make room; then the cause is reported as an allocation's.
-    let _ = LIMIT_WRITERS.insert(bpf_get_current_pid_tgid(), now, 0);
+    let _ = LIMIT_WRITERS.insert(bpf_get_current_pid_tgid(), 0, 0);
 }
 
 #[inline(always)]

@@ -51,7 +51,6 @@ fn oom_return_kretprobe(_ctx: RetProbeContext) -> u32 {
 
 #[inline(always)]
 fn enter(oom_control: u64) {
-    count(counter::INVOCATIONS);
     let Some(slot) = slot() else { return };
     slot.trigger = bpf_get_current_pid_tgid();
     slot.oom_control = oom_control;
@@ -72,6 +71,8 @@ fn forget_victim(slot: &mut Slot) {
     slot.last_trigger = 0;
     slot.last_mm = 0;
     slot.last_tgid = 0;
+    slot.first_tgid = 0;
+    slot.signalled = 0;
 }
 
 #[inline(always)]
@@ -83,13 +84,11 @@ fn leave() {
     slot.trigger = 0;
     slot.oom_control = 0;
     forget_victim(slot);
-    if slot.marks == 0 {
+    if slot.kills == 0 {
         count(counter::INVOCATIONS_WITHOUT_VICTIM);
         return;
     }
-    if slot.kills == 0 {
-        return;
-    }
+    count(counter::INVOCATIONS_KILLED);
     let Some(mut record) = EVENTS.reserve::<IncidentEnd>(0) else {
         count(counter::INCIDENTS_LOST);
         return;

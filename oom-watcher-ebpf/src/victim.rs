@@ -72,7 +72,8 @@ fn fill_task(kill: &mut Kill, task: Address) {
     kill.tgid = task.get(layout!(task_tgid));
     // The marked task may be any thread; what a person calls the process is its leader.
     let leader = if layout!(task_group_leader) == ABSENT { task } else { task.follow(layout!(task_group_leader)) };
-    let cred = task.follow(layout!(task_cred));
+    // What the kernel logs (`task_uid`); `task->cred` may be replaced for a while (`override_creds`), as overlayfs does.
+    let cred = task.follow(layout!(task_real_cred));
     let signal = task.follow(layout!(task_signal));
     let uts = task.follow(layout!(task_nsproxy)).follow(layout!(nsproxy_uts_ns));
     kill.uid = cred.get(layout!(cred_uid));
@@ -102,13 +103,13 @@ fn task_bits() -> u64 {
     if layout!(task_start_boottime) != ABSENT {
         bits |= valid::START_TIME;
     }
-    if layout!(task_cred) != ABSENT && layout!(cred_uid) != ABSENT {
+    if layout!(task_real_cred) != ABSENT && layout!(cred_uid) != ABSENT {
         bits |= valid::UID;
     }
     if layout!(task_signal) != ABSENT && layout!(signal_oom_score_adj) != ABSENT {
         bits |= valid::OOM_SCORE_ADJ;
     }
-    if layout!(upid_nr) != ABSENT && layout!(pid_numbers) != ABSENT && layout!(task_thread_pid) != ABSENT {
+    if knows_namespace_pid() {
         bits |= valid::NAMESPACE_PID;
     }
     if layout!(uts_nodename) != ABSENT && layout!(nsproxy_uts_ns) != ABSENT && layout!(task_nsproxy) != ABSENT {
@@ -117,11 +118,20 @@ fn task_bits() -> u64 {
     bits
 }
 
+#[inline(always)]
+fn knows_namespace_pid() -> bool {
+    layout!(task_thread_pid) != ABSENT
+        && layout!(pid_level) != ABSENT
+        && layout!(pid_numbers) != ABSENT
+        && layout!(upid_size) != ABSENT
+        && layout!(upid_nr) != ABSENT
+}
+
 /// Process id inside the process's own pid namespace: `task->thread_pid->numbers[level].nr` of the leader; 0 when it has been
 /// detached from its pid already.
 #[inline(always)]
 fn namespace_pid(leader: Address) -> u32 {
-    if layout!(pid_numbers) == ABSENT || layout!(upid_size) == ABSENT {
+    if !knows_namespace_pid() {
         return 0;
     }
     let pid = leader.follow(layout!(task_thread_pid));
@@ -130,9 +140,20 @@ fn namespace_pid(leader: Address) -> u32 {
     pid.at(layout!(pid_numbers)).at(level * layout!(upid_size)).get(layout!(upid_nr))
 }
 
+/// Whether all of `oom_control` is where this kernel's layout says: one bit of `valid` stands for the whole.
+#[inline(always)]
+fn knows_control() -> bool {
+    layout!(oc_memcg) != ABSENT
+        && layout!(oc_order) != ABSENT
+        && layout!(oc_gfp_mask) != ABSENT
+        && layout!(oc_constraint) != ABSENT
+        && layout!(oc_totalpages) != ABSENT
+        && layout!(oc_chosen_points) != ABSENT
+}
+
 #[inline(always)]
 fn fill_control(kill: &mut Kill, control: Address, entry_usage: u64) {
-    if layout!(oc_memcg) == ABSENT || layout!(oc_order) == ABSENT || layout!(oc_gfp_mask) == ABSENT {
+    if !knows_control() {
         return;
     }
     if control.get::<u64>(layout!(oc_memcg)) != 0 {

@@ -24,7 +24,9 @@ pub fn oom_memcg(kill: &OomKill) -> OomMemcg {
     match (kill.control, kill.oom_level) {
         (Some(OomControl { memcg: false, .. }), _) => OomMemcg::Global,
         (Some(_), Some(level)) => OomMemcg::Level(level),
-        // Without `oom_control`, or with a memory cgroup that is not above the victim (its part of the path is cut off).
+        // The path is whole, and it is not on it: the victim shares memory with a process of another cgroup.
+        (Some(_), None) if kill.cgroup.as_ref().is_some_and(|cgroup| !cgroup.truncated) => OomMemcg::Elsewhere,
+        // Without `oom_control`, or its part of the path is cut off.
         _ => OomMemcg::NotGiven,
     }
 }

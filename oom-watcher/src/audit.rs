@@ -2,7 +2,8 @@
 //!
 //! Both are counted in the kernel, so nothing that happens on the way to the agent matters here. The kernel counts the first
 //! victim of a group kill twice (`__oom_kill_process` runs once for it as the victim that was picked and once as a member),
-//! and does not count processes that die for sharing a victim's memory.
+//! and does not count processes that die for sharing a victim's memory. The kernel program counts both; the former only with the
+//! hooks of `out_of_memory`, without which one is allowed for each group.
 
 use std::{io, path::Path};
 
@@ -62,7 +63,8 @@ impl Audit {
         &self.at_start
     }
 
-    /// A group kill was reported, or a kill of which it is not known: its first victim may count twice.
+    /// A group kill was reported, or a kill of which it is not known, without the hooks that would have seen whether its first
+    /// victim counts twice.
     pub fn group_kill(&mut self) {
         self.group_kills += 1;
     }
@@ -79,10 +81,11 @@ impl Audit {
     }
 }
 
-/// Kills that the hooks saw and that the kernel counts.
+/// Kills that the hooks saw, as often as the kernel counts them.
 pub fn seen(counters: &KernelCounters) -> u64 {
     let count = |slot: u32| counters[slot as usize];
-    (count(counter::KILLS_SENT) + count(counter::KILLS_LOST)).saturating_sub(count(counter::SHARED_MM_KILLS))
+    (count(counter::KILLS_SENT) + count(counter::KILLS_LOST) + count(counter::KILLS_COUNTED_TWICE))
+        .saturating_sub(count(counter::SHARED_MM_KILLS))
 }
 
 #[cfg(test)]
@@ -104,6 +107,16 @@ mod tests {
         assert_eq!(audit.missed(107, &counters(9, 1, 0)), 0, "a kill lost in the ring buffer was seen");
         assert_eq!(audit.missed(107, &counters(11, 1, 2)), 0, "the kernel does not count who shares memory");
         assert_eq!(audit.kills_before_start(), 100);
+    }
+
+    #[test]
+    fn a_kill_that_was_seen_to_be_counted_twice_is_no_missed_one_and_hides_none() {
+        let mut after = counters(6, 0, 0);
+        after[counter::KILLS_COUNTED_TWICE as usize] = 1;
+        let mut audit = Audit::new(0, &counters(0, 0, 0));
+        assert_eq!(audit.missed(7, &after), 0);
+        assert_eq!(audit.missed(7, &after), 0);
+        assert_eq!([audit.missed(8, &after), audit.missed(8, &after)], [0, 1]);
     }
 
     #[test]

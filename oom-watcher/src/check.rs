@@ -98,7 +98,7 @@ fn findings(config: &Config) -> Findings {
     let plan = match plan::plan(&facts) {
         Ok(plan) => plan,
         Err(error) => {
-            findings.error = Some(crate::command::chain(&error));
+            findings.error = Some(crate::error::chain(&error));
             return findings;
         }
     };
@@ -108,7 +108,7 @@ fn findings(config: &Config) -> Findings {
             findings.can_run = true;
             findings.hooks = loaded.hooks.iter().map(hook).collect();
         }
-        Err(error) => findings.error = Some(crate::command::chain(&error)),
+        Err(error) => findings.error = Some(crate::error::chain(&error)),
     }
     findings
 }
@@ -122,7 +122,7 @@ fn describe(facts: &Facts) -> Findings {
         machine: facts.machine.clone(),
         btf: match &facts.btf {
             Ok(btf) => format!("{} types", btf.type_count()),
-            Err(error) => crate::command::chain(error),
+            Err(error) => crate::error::chain(error),
         },
         capabilities: capabilities(facts),
         lockdown: fact(&facts.lockdown, |mode| {
@@ -144,7 +144,7 @@ fn describe(facts: &Facts) -> Findings {
         }),
         own_oom_score_adj: own_oom_score_adj(facts),
         oom_kills_since_boot: audit::kernel_kills(std::path::Path::new("/proc"))
-            .map_or_else(|error| crate::command::chain(&error), |kills| kills.to_string()),
+            .map_or_else(|error| crate::error::chain(&error), |kills| kills.to_string()),
         hooks: Vec::new(),
         missing: Vec::new(),
     }
@@ -153,7 +153,7 @@ fn describe(facts: &Facts) -> Findings {
 /// What it is, and what it becomes when the watcher runs.
 fn own_oom_score_adj(facts: &Facts) -> String {
     match oom_score::current(std::path::Path::new("/proc")) {
-        Err(error) => crate::command::chain(&error),
+        Err(error) => crate::error::chain(&error),
         Ok(value) if value <= oom_score::WANTED => value.to_string(),
         Ok(value) if facts.capabilities.as_ref().is_ok_and(|capabilities| capabilities.sys_resource) => {
             format!("{value}, lowered to {} when it runs", oom_score::WANTED)

@@ -7,6 +7,7 @@ use crate::{
     cli::{self, Cli, Command},
     config::{self, Config, Surroundings},
     drill,
+    error::chain,
     escape::Escaped,
     log, run,
 };
@@ -61,16 +62,4 @@ fn configure(cli: &Cli) -> Result<Config, Box<dyn Error>> {
     let filter = log::filter(&config.log_filter)?;
     log::start(filter);
     Ok(config)
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -163,7 +163,8 @@ impl Decoder {
         Victim {
             pid: kill!(bytes, pid, u32),
             tgid: has(valid::TGID).then(|| kill!(bytes, tgid, u32)),
-            namespace_pid: has(valid::NAMESPACE_PID).then(|| kill!(bytes, namespace_pid, u32)),
+            // 0: it has left its namespace.
+            namespace_pid: has(valid::NAMESPACE_PID).then(|| kill!(bytes, namespace_pid, u32)).filter(|&pid| pid != 0),
             comm: has(valid::COMM).then(|| text(array(bytes, std::mem::offset_of!(Kill, comm), 16))),
             uid: has(valid::UID).then(|| kill!(bytes, uid, u32)),
             oom_score_adj: has(valid::OOM_SCORE_ADJ).then(|| kill!(bytes, oom_score_adj, i32)),
@@ -309,11 +310,11 @@ impl<'a> Levels<'a> {
 fn trigger(bytes: &[u8], given: u64, flags: u32, cgroup: Option<&Cgroup>, levels: &[report::Level]) -> Trigger {
     let cgroup_path = if given & valid::TRIGGER_CGROUP == 0 {
         None
-    } else if flags & FLAG_TRIGGER_SAME_CGROUP != 0 {
-        cgroup.map(|cgroup| cgroup.path.clone())
     } else if flags & FLAG_TRIGGER_CGROUP_TRUNCATED != 0 {
         // Without its root it would be another path.
         None
+    } else if flags & FLAG_TRIGGER_SAME_CGROUP != 0 {
+        cgroup.filter(|cgroup| !cgroup.truncated).map(|cgroup| cgroup.path.clone())
     } else {
         Some(path(levels.iter().map(|level| level.name.as_str())))
     };

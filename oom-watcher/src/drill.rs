@@ -116,7 +116,7 @@ async fn run_drill(config: &Config, timeout: Duration) -> Result<(), DrillError>
             reader
                 .batch(|bytes| {
                     if let Ok(Record::Kill(kill)) = decoder.decode(bytes)
-                        && kill.victim.tgid.unwrap_or(kill.victim.pid) == pid
+                        && is_child(&kill, pid, &cgroup)
                     {
                         report = Some((kill, clock::boot_ns()));
                     }
@@ -133,6 +133,15 @@ async fn run_drill(config: &Config, timeout: Duration) -> Result<(), DrillError>
         print(&kill, seen_ns, attached);
     }
     Ok(())
+}
+
+/// Whether the drill's child was killed. In a pid namespace its pid is another than the kernel's, and not the only one of that number.
+fn is_child(kill: &OomKill, pid: u32, cgroup: &DrillCgroup) -> bool {
+    let in_cgroup = || {
+        let leaf = kill.cgroup.as_ref().and_then(|cgroup| cgroup.levels.last());
+        leaf.is_some_and(|leaf| cgroup.path.ends_with(&leaf.name))
+    };
+    kill.victim.tgid.unwrap_or(kill.victim.pid) == pid || kill.victim.namespace_pid == Some(pid) && in_cgroup()
 }
 
 fn print(kill: &OomKill, seen_ns: u64, attached: Duration) {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the reader may be silent. It beats every few seconds even when nothing is killed, so this is a reader that
+/// How long the reader may be silent. It beats every ten seconds (`pipeline::TICK`) even when nothing is killed, so this is a reader that
 /// has ended or hangs, not a quiet or a busy machine.
 pub const READER_SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -35,9 +35,9 @@ impl Health {
         }
     }
 
-    /// A hook that sees every victim is attached, or no longer is.
-    pub fn set_attached(&self, attached: bool) {
-        self.attached.store(attached, Ordering::Relaxed);
+    /// A hook that sees every victim is attached; it stays so.
+    pub fn set_attached(&self) {
+        self.attached.store(true, Ordering::Relaxed);
     }
 
     /// The names of the containers that ran at the start are known; it stays so.
@@ -45,7 +45,7 @@ impl Health {
         self.names_known.store(true, Ordering::Relaxed);
     }
 
-    /// The reader has emptied the ring buffer, or has waited for it in vain for a while.
+    /// The reader's loop has come round: a batch was taken, or a tick came.
     pub fn reader_beat(&self, now: Instant) {
         self.reader_beat_ms.fetch_max(self.since_start_ms(now), Ordering::Relaxed);
     }
@@ -88,12 +88,10 @@ mod tests {
             health.not_ready_because(start),
             ["no hook is attached that sees the victims", "the index of container names has not been filled yet"]
         );
-        health.set_attached(true);
+        health.set_attached();
         assert_eq!(health.not_ready_because(start), ["the index of container names has not been filled yet"]);
         health.set_names_known();
         assert!(health.not_ready_because(start).is_empty());
-        health.set_attached(false);
-        assert_eq!(health.not_ready_because(start), ["no hook is attached that sees the victims"]);
     }
 
     #[test]

@@ -100,6 +100,7 @@ impl Assembler {
         }
         let Some(open) = self.open.as_mut() else { return ready };
         if !open.first_sight(&kill) {
+            open.correct(&kill);
             self.duplicates += 1;
             return ready;
         }
@@ -111,7 +112,7 @@ impl Assembler {
             open.deadline.get_or_insert(now + HOLD);
             open.held.push(kill);
         } else {
-            let complete = !open.may_have_company(&kill);
+            let complete = open.group_kill == Some(false) && !open.may_have_company(&kill);
             ready.push(open.member(kill, complete));
         }
         ready
@@ -182,7 +183,7 @@ impl Assembler {
         self.open.take().map(|mut open| open.release(true)).unwrap_or_default()
     }
 
-    /// Second reports of a process in one incident: one killed for sharing memory may then be killed as a group's member.
+    /// Second records of a process in one incident: one killed for sharing memory may then be killed as a group's member.
     pub fn duplicates(&self) -> u64 {
         self.duplicates
     }
@@ -220,6 +221,16 @@ impl Open {
     fn first_sight(&mut self, kill: &OomKill) -> bool {
         let (Some(tgid), Some(start)) = (kill.victim.tgid, kill.start_boottime_ns) else { return true };
         self.seen.len() >= SEEN_MAX || self.seen.insert((tgid, start))
+    }
+
+    /// A member of a group that was killed for sharing a victim's memory comes once more, as the victim that it is as well.
+    fn correct(&mut self, again: &OomKill) {
+        let same = |held: &&mut Box<OomKill>| {
+            held.victim.tgid == again.victim.tgid && held.start_boottime_ns == again.start_boottime_ns
+        };
+        if let Some(held) = self.held.iter_mut().find(same) {
+            held.victim.shared_mm &= again.victim.shared_mm;
+        }
     }
 
     fn may_have_company(&self, kill: &OomKill) -> bool {

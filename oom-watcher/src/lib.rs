@@ -24,6 +24,7 @@ pub mod docs;
 pub mod drill;
 pub mod end;
 pub mod enrichment;
+mod error;
 pub mod escape;
 pub mod exposition;
 pub mod health;

@@ -18,7 +18,7 @@ use tracing_subscriber::{
     fmt::{FormatFields, format::Writer},
 };
 
-use crate::{command::chain, escape::Escaped};
+use crate::{error::chain, escape::Escaped};
 
 /// What `text`, `RUST_LOG`'s, lets pass. The value of a field is compared as it stands: as a regular expression it could take seconds
 /// to compile.

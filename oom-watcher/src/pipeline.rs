@@ -28,15 +28,16 @@ use crate::{
         reader::{BATCH_MAX, Reader},
     },
     past::Past,
-    scope::{self, Decision, PageCounters},
+    report::ScopeSource,
+    scope::{self, Decision, OomMemcg, PageCounters},
     sinks::{Sinks, metrics::KillMetrics},
     state::{Account, StateFile, Unsettled},
     telemetry::{KernelCounters, Stage, Telemetry, events::RecordNotUnderstood},
     tick::Tick,
 };
 
-/// How often the watcher shows that it lives, audits itself and follows the containers' series: its only timer, and its only wake-up when
-/// nothing is killed.
+/// How often the watcher shows that it lives, audits itself and follows the containers' series: the only wake-up when nothing is killed
+/// and the names are in order, but for a look at all of them each five minutes (`names::feed`).
 pub const TICK: Duration = Duration::from_secs(10);
 
 /// The tick at which starting is surely over: the first one comes at once, and the names are being read then.
@@ -96,8 +97,7 @@ pub struct Pipeline {
 #[derive(Clone, Debug)]
 pub struct FirstKill {
     incident_ns: u64,
-    memcg_path: Option<String>,
-    usage_bytes: Option<u64>,
+    decision: Decision,
     memcg: Option<MemcgFigures>,
 }
 
@@ -209,6 +209,7 @@ impl Pipeline {
                 other => self.take_one(other),
             }
         }
+        self.telemetry.set_duplicate_records(self.assembler.duplicates());
     }
 
     fn take_one(&mut self, record: Record) {
@@ -240,7 +241,8 @@ impl Pipeline {
         let identity = identify(&segments, &self.node);
         let counters = PageCounters { page_size: self.decoder.page_size, cpus: u64::from(self.decoder.possible_cpus) };
         let mut decision = scope::decide(&identity, levels, assemble::oom_memcg(&member.kill), counters);
-        if decision.level.is_some() {
+        // The usage at the entry is that of the memcg that the kernel named.
+        if decision.source == ScopeSource::Kernel && decision.level.is_some() {
             decision.usage_bytes = member.kill.entry_usage_bytes.or(decision.usage_bytes);
         }
         // Without a cgroup the victim may have been anywhere: that is "none", not "host".
@@ -250,18 +252,19 @@ impl Pipeline {
     }
 
     fn as_at_first(&mut self, member: &mut Member, decision: &mut Decision) {
-        let same =
-            |first: &&FirstKill| first.incident_ns == member.incident_ns && first.memcg_path == decision.memcg_path;
-        if let Some(first) = self.first.as_ref().filter(same) {
-            decision.usage_bytes = first.usage_bytes;
-            member.kill.memcg = first.memcg;
-        } else {
-            self.first = Some(FirstKill {
-                incident_ns: member.incident_ns,
-                memcg_path: decision.memcg_path.clone(),
-                usage_bytes: decision.usage_bytes,
-                memcg: member.kill.memcg,
-            });
+        let elsewhere = assemble::oom_memcg(&member.kill) == OomMemcg::Elsewhere;
+        let first = self.first.as_ref().filter(|first| first.incident_ns == member.incident_ns);
+        match first {
+            // A level is one of the first one's path.
+            Some(first) if elsewhere => *decision = Decision { level: None, ..first.decision.clone() },
+            Some(first) if first.decision.memcg_path == decision.memcg_path => {
+                decision.usage_bytes = first.decision.usage_bytes;
+                member.kill.memcg = first.memcg;
+            }
+            _ => {
+                let (incident_ns, memcg) = (member.incident_ns, member.kill.memcg);
+                self.first = Some(FirstKill { incident_ns, decision: decision.clone(), memcg });
+            }
         }
     }
 
@@ -339,7 +342,9 @@ impl Pipeline {
         if self.past.is_recovered(&member.kill) {
             return;
         }
-        if member.group_kill != Some(false) && self.audited_incident != member.incident_ns {
+        // With its start known, the kernel program was there and has counted what the kernel counted twice.
+        let unsure = member.group_kill != Some(false) && member.kill.incident_ns.is_none();
+        if unsure && self.audited_incident != member.incident_ns {
             self.audited_incident = member.incident_ns;
             if let Some(audit) = &mut self.audit {
                 audit.group_kill();

@@ -30,7 +30,7 @@ pub struct OomReport {
     pub victim: Victim,
     /// The task whose request started the OOM killer; often not the victim.
     pub trigger: Trigger,
-    /// The victim's memory cgroup. Absent only where the kernel gave no task.
+    /// The victim's memory cgroup. Absent where the kernel gave no task, or where the record that has it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Arc<Cgroup>>,
     /// The decision of the OOM killer that this kill belongs to.

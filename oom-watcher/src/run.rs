@@ -129,7 +129,7 @@ async fn watch(config: &Config) -> Result<(), RunError> {
     let (events, counters, hooks, programs) = loaded.into_parts();
     announce_past(pins.as_ref(), &past, &telemetry);
     announce_hooks(&hooks, &telemetry);
-    health.set_attached(true);
+    health.set_attached();
     let exposition = Exposition::new(&config.node_name, Arc::clone(&metrics), Arc::clone(&telemetry));
     let pages = Pages::new(exposition, Arc::clone(&health), Arc::clone(&telemetry));
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -279,9 +279,11 @@ fn reading(counters: Arc<Counters>) -> impl Fn() -> KernelCounters + Send + Sync
 }
 
 fn open_audit(counters: &Counters, telemetry: &Telemetry) -> Option<Audit> {
+    // In this order: a kill between the two looks like one too many that was seen, not like a missed one.
+    let seen = counters.read();
     match audit::kernel_kills(Path::new("/proc")) {
         Ok(kernel) => {
-            let audit = Audit::new(kernel, &counters.read());
+            let audit = Audit::new(kernel, &seen);
             telemetry.set_kills_before_start(audit.kills_before_start());
             Some(audit)
         }
@@ -383,7 +385,7 @@ mod tests {
         let (telemetry, names) = (Arc::new(Telemetry::new()), Names::new(Limits::default()));
         let metrics = Arc::new(KillMetrics::new(&config, Arc::clone(&telemetry)).following(names.clone()));
         let health = Arc::new(Health::new(Instant::now()));
-        health.set_attached(true);
+        health.set_attached();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             follow_names(&Arc::new(Scanner::new(dir.path(), names)), &health);

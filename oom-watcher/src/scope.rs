@@ -16,6 +16,8 @@ pub enum OomMemcg {
     Global,
     /// The victim's own memcg or one above it, as an index of its levels.
     Level(usize),
+    /// One that is neither the victim's own nor above it.
+    Elsewhere,
     /// This kernel does not tell; the scope is deduced from the figures.
     NotGiven,
 }
@@ -51,6 +53,7 @@ pub fn decide(identity: &Identity, levels: &[Level], oom_memcg: OomMemcg, counte
     match oom_memcg {
         OomMemcg::Global => machine(ScopeSource::Kernel),
         OomMemcg::Level(index) => at_level(identity, levels, index, ScopeSource::Kernel),
+        OomMemcg::Elsewhere => Decision { source: ScopeSource::Kernel, ..Decision::default() },
         OomMemcg::NotGiven => match fullest(levels, counters) {
             Some(index) => at_level(identity, levels, index, ScopeSource::Deduced),
             None if no_limit_anywhere(levels) => machine(ScopeSource::Deduced),

@@ -118,7 +118,7 @@ pub struct Records {
     pub written: u64,
     /// Of those, taken out of it by a watcher.
     pub taken: u64,
-    /// Of those, neither told on standard output nor counted as lost by that watcher: it was not done with them.
+    /// Of those, not told on standard output by that watcher when it wrote this: it was not done with them, or gave them up at its end.
     pub untold: u64,
 }
 

@@ -31,7 +31,7 @@ use prometheus_client::{
 
 use crate::exposition::{self, Family};
 
-/// The kernel program's counters, summed over the CPUs; indices are those of [`oom_watcher_common::counter`].
+/// The kernel program's counters; indices are those of [`oom_watcher_common::counter`].
 pub type KernelCounters = [u64; counter::COUNT as usize];
 
 /// A stage that an event passes or is lost at, in the order of the flow.
@@ -81,6 +81,7 @@ pub struct Telemetry {
     series_refused: AtomicU64,
     series_evicted: AtomicU64,
     missed_kills: AtomicU64,
+    duplicate_records: AtomicU64,
     kills_before_start: OnceLock<u64>,
     /// At most one per hook and method: a closed set of the kernel stage.
     hooks: Mutex<BTreeMap<(&'static str, &'static str), bool>>,
@@ -134,6 +135,11 @@ impl Telemetry {
     /// ignored: the kernel's counter and the reports are not read at the same instant.
     pub fn set_missed_kills(&self, total: u64) {
         self.missed_kills.fetch_max(total, Ordering::Relaxed);
+    }
+
+    /// So many second records of a process have come.
+    pub fn set_duplicate_records(&self, total: u64) {
+        self.duplicate_records.store(total, Ordering::Relaxed);
     }
 
     /// Kills that the kernel had counted since boot when the watcher started. The first figure stands.
@@ -197,12 +203,11 @@ impl Telemetry {
         plain_counter(&families::MARKS_WITHOUT_KILL, page, count(counter::MARKS_WITHOUT_KILL))?;
         plain_counter(&families::SHARED_MM_KILLS, page, count(counter::SHARED_MM_KILLS))?;
         plain_counter(&families::VICTIMS_WITHOUT_TASK, page, count(counter::VICTIMS_WITHOUT_TASK))?;
+        plain_counter(&families::DUPLICATE_RECORDS, page, self.duplicate_records.load(Ordering::Relaxed))?;
         plain_counter(&families::LOST_INCIDENTS, page, count(counter::INCIDENTS_LOST))?;
-        let without_victim = count(counter::INVOCATIONS_WITHOUT_VICTIM);
-        let killed = count(counter::INVOCATIONS).saturating_sub(without_victim);
         let mut family = families::OOM_INVOCATIONS.describe(page)?;
-        exposition::counter(&mut family, &[("result", "killed")], killed)?;
-        exposition::counter(&mut family, &[("result", "no_victim")], without_victim)
+        exposition::counter(&mut family, &[("result", "killed")], count(counter::INVOCATIONS_KILLED))?;
+        exposition::counter(&mut family, &[("result", "no_victim")], count(counter::INVOCATIONS_WITHOUT_VICTIM))
     }
 
     fn encode_audit(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -157,6 +157,14 @@ fn without_a_limit_anywhere_it_was_the_machine() {
     check_deduced("/", Scope::Unknown, None);
 }
 
+/// A victim that shares memory with a process of the cgroup that ran out says nothing of whose limit it was.
+#[test]
+fn a_memcg_elsewhere_is_not_guessed() {
+    for path in ["/docker/{C}=:20480", "/system.slice=10:-/web.service=10:-"] {
+        assert_eq!(decided(path, OomMemcg::Elsewhere), Decision { source: ScopeSource::Kernel, ..Decision::default() });
+    }
+}
+
 #[test]
 fn levels_that_do_not_exist_name_nothing() {
     let decision = decided("/docker/{C}", OomMemcg::Level(9));

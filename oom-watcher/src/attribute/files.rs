@@ -64,9 +64,14 @@ pub(super) async fn container_name(
     id: ContainerId,
 ) -> Option<String> {
     beside("runtime's files", move || {
-        let docker = docker.map(|dir| read_docker(&dir, id)).transpose()?.flatten();
-        let podman = || podman.map(|file| read_podman(&file, id)).transpose();
-        docker.map_or_else(|| Ok(podman()?.flatten()), |name| Ok(Some(name)))
+        // One that cannot be read says nothing about what the other has.
+        let docker = docker.map_or(Ok(None), |dir| read_docker(&dir, id));
+        let podman = || podman.map_or(Ok(None), |file| read_podman(&file, id));
+        match docker {
+            Ok(Some(name)) => Ok(Some(name)),
+            Ok(None) => podman(),
+            Err(error) => podman()?.map_or(Err(error), |name| Ok(Some(name))),
+        }
     })
     .await
 }

@@ -216,6 +216,17 @@ fn the_trigger_has_a_path_of_its_own() {
     assert_eq!(kill(&bytes).trigger.cgroup_path.as_deref(), Some("/system.slice/writer.service"));
     bytes.flags(FLAG_TRIGGER_CGROUP_TRUNCATED);
     assert_eq!(kill(&bytes).trigger.cgroup_path, None, "a path without its root is another path");
+    bytes.flags(FLAG_TRIGGER_CGROUP_TRUNCATED | FLAG_TRIGGER_SAME_CGROUP | FLAG_CGROUP_TRUNCATED);
+    assert_eq!(kill(&bytes).trigger.cgroup_path, None, "nor has it one where it is in the victim's");
+}
+
+#[test]
+fn nobody_has_the_process_id_0_in_a_namespace() {
+    let mut bytes = Bytes::kill();
+    bytes.valid(valid::NAMESPACE_PID);
+    assert_eq!(kill(&bytes).victim.namespace_pid, None, "it has left its namespace");
+    bytes.put_kill(offset_of!(Kill, namespace_pid), &7_u32.to_ne_bytes());
+    assert_eq!(kill(&bytes).victim.namespace_pid, Some(7));
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn readiness_says_what_is_missing() {
     let both = "no hook is attached that sees the victims\nthe index of container names has not been filled yet\n";
     check(&server.get("/readyz"), "503 Service Unavailable", TEXT, both);
     check(&server.get("/livez"), "200 OK", TEXT, "ok\n");
-    server.health.set_attached(true);
+    server.health.set_attached();
     server.health.set_names_known();
     check(&server.get("/readyz"), "200 OK", TEXT, "ok\n");
 }

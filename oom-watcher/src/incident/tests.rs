@@ -186,7 +186,9 @@ fn a_process_is_a_victim_once() {
     assembler.kill(kill(Some(500), 1, CONTAINER_GROUP), now);
     assembler.kill(sharer, now);
     assembler.kill(kill(Some(500), 2, CONTAINER_GROUP), now);
-    assert_eq!(assembler.end(&end(500, 3, 0)).len(), 2);
+    let members = assembler.end(&end(500, 3, 0));
+    assert_eq!(members.len(), 2);
+    assert!(!members[1].kill.victim.shared_mm, "it was a victim as well");
     assert_eq!(assembler.duplicates(), 1);
 }
 
@@ -221,6 +223,7 @@ fn without_the_hooks_a_group_is_deduced_from_one_trigger_without_a_pause() {
     ready.extend(assembler.close());
     let incidents: Vec<u64> = ready.iter().map(|member| member.incident_ns).collect();
     assert_eq!(incidents, [1_000, 1_000, later_start()]);
+    assert!(ready.iter().all(|member| !member.complete), "nobody knows whether there were others");
 }
 
 fn later_start() -> u64 {

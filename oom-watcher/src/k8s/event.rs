@@ -14,7 +14,7 @@ use super::pod::{Pod, PodName};
 use crate::{
     enrichment::ContainerKind,
     escape::escaped_within,
-    report::{Incident, MemoryBreakdown, OomReport, Scope, Victim},
+    report::{Cause, Incident, MemoryBreakdown, OomReport, Scope, Victim},
     size::Size,
 };
 
@@ -174,15 +174,22 @@ fn note(report: &OomReport, container: Option<&str>) -> String {
     if others > 0 {
         let _ = write!(note, "; killed with {others} other{}", if others == 1 { "" } else { "s" });
     }
-    if report.trigger.tgid != pid {
-        let _ = write!(
-            note,
-            "; the memory was asked for by {} (pid {})",
-            escaped_within(&report.trigger.comm, NAME_MAX),
-            report.trigger.tgid
-        );
+    if let Some(trigger) = trigger(report, pid) {
+        let _ = write!(note, "; {trigger}");
     }
     note
+}
+
+/// Who started the OOM killer, where it was not the victim itself.
+fn trigger(report: &OomReport, victim: u32) -> Option<String> {
+    let trigger = &report.trigger;
+    let who = format!("{} (pid {})", escaped_within(&trigger.comm, NAME_MAX), trigger.tgid);
+    match report.incident.cause {
+        Some(Cause::Sysrq) => Some("asked for by SysRq f".to_owned()),
+        Some(Cause::LimitWrite) => Some(format!("{who} lowered the limit")),
+        _ if trigger.tgid == victim => None,
+        _ => Some(format!("the memory was asked for by {who}")),
+    }
 }
 
 fn what_ran_out(incident: &Incident) -> String {

@@ -122,10 +122,6 @@ pub struct Facts {
     pub memory_cgroup: Fact<MemoryCgroup>,
     /// The smallest memory limit that this process is under, in bytes; `None` for no limit.
     pub own_memory_limit: Fact<Option<u64>>,
-    /// `RLIMIT_MEMLOCK`, in bytes; `None` for no limit.
-    pub memlock_limit: Option<u64>,
-    /// Bytes of swap, 0 for none.
-    pub swap_total: Fact<u64>,
 }
 
 /// Where the kernel shows itself. Tests put a tree of their own there.
@@ -163,8 +159,6 @@ impl Facts {
             lockdown: lockdown(&roots.sys.join("kernel/security/lockdown")),
             own_memory_limit: cgroup::own_memory_limit(&mountinfo, &memberships),
             memory_cgroup,
-            memlock_limit: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,
-            swap_total: swap_total(&roots.proc.join("meminfo")),
         }
     }
 }
@@ -264,14 +258,4 @@ fn lockdown(path: &Path) -> Fact<Lockdown> {
         Some("confidentiality") => Ok(Lockdown::Confidentiality),
         _ => Err(not_understood(path, &text)),
     }
-}
-
-/// `SwapTotal` of meminfo, which is in kB.
-fn swap_total(path: &Path) -> Fact<u64> {
-    let text = text(path)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("SwapTotal:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes
-        .and_then(|kilobytes| kilobytes.checked_mul(1024))
-        .ok_or_else(|| Unread(format!("{} has no SwapTotal", path.display())))
 }

@@ -28,9 +28,14 @@ use oom_watcher_common::layout::{Layout, hook as hook_bit};
 
 pub use own::{OwnCgroupError, own_cgroup};
 
+use crate::{error, escape::escaped_within};
+
 use super::btf::TypeId;
 use super::counters::Counters;
 use super::plan::{Hook, HookPlan, Method, Plan};
+
+/// Bytes of a reason, at most.
+const REASON_MAX: usize = 4096;
 
 /// The kernel program, built by `cargo xtask build-ebpf`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/oom-watcher.bpf.o");
@@ -372,16 +377,11 @@ fn sum(first: Option<u32>, second: Option<u32>) -> Option<u32> {
     Some(first? + second?)
 }
 
-/// An error with its causes on one line; the verifier's log, which is long, is cut after its end.
+/// An error with its causes on one line. Of the verifier's log, which can have megabytes, the middle is left out: it begins with
+/// the cause and ends with the instruction.
 fn chain(operation: &str, error: &(dyn Error + 'static)) -> String {
-    let mut text = format!("{operation}: {error}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = format!("{operation}: {}", error::chain(error));
+    escaped_within(&text.split_whitespace().collect::<Vec<_>>().join(" "), REASON_MAX)
 }
 
 /// What usually helps when the maps are refused.

@@ -5,8 +5,8 @@ use std::{io, os::fd::AsRawFd as _};
 use aya::maps::{MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Records taken at one go before others get their turn; more wait in the ring buffer. At some 10 µs a kill that is 2.6 ms, in which a
-/// timer or a signal waits, and a third of the kills that a default buffer holds.
+/// Records taken at one go before tasks beside the pipeline and a signal to stop get their turn; more wait in the ring buffer. At some
+/// 10 µs a kill that is 2.6 ms, and a third of the kills that a default buffer holds.
 pub const BATCH_MAX: usize = 256;
 
 /// Reads records as they come.

@@ -112,7 +112,8 @@ impl KillMetrics {
 
     /// The last container of this name is gone: its series stay for the time of `--series-retention`, unless it is seen
     /// alive again or a kill needs the room.
-    pub fn retire(&self, labels: &ContainerLabels, now: Instant) {
+    #[cfg(test)]
+    pub(crate) fn retire(&self, labels: &ContainerLabels, now: Instant) {
         self.table().retire(labels, now);
     }
 

@@ -70,6 +70,7 @@ pub static FAMILIES: &[&Family] = &[
     &MARKS_WITHOUT_KILL,
     &SHARED_MM_KILLS,
     &VICTIMS_WITHOUT_TASK,
+    &DUPLICATE_RECORDS,
     &LOST_INCIDENTS,
     &OOM_INVOCATIONS,
     &MISSED_KILLS,
@@ -150,6 +151,12 @@ pub(super) static SHARED_MM_KILLS: Family = counter(
 );
 pub(super) static VICTIMS_WITHOUT_TASK: Family =
     counter("oom_watcher_victims_without_task", &[], "Victims of which only the pid could be told.");
+pub(super) static DUPLICATE_RECORDS: Family = counter(
+    "oom_watcher_duplicate_records",
+    &[],
+    "Second records of a process in one incident, which are not told again: a member of a group that shares another member's memory \
+     has two.",
+);
 pub(super) static LOST_INCIDENTS: Family = counter(
     "oom_watcher_lost_incidents",
     &[],

@@ -102,6 +102,8 @@ oom_watcher_marks_without_kill_total 0
 oom_watcher_shared_mm_kills_total 0
 # TYPE oom_watcher_victims_without_task counter
 oom_watcher_victims_without_task_total 0
+# TYPE oom_watcher_duplicate_records counter
+oom_watcher_duplicate_records_total 0
 # TYPE oom_watcher_lost_incidents counter
 oom_watcher_lost_incidents_total 0
 # TYPE oom_watcher_oom_invocations counter
@@ -304,7 +306,7 @@ fn the_kernel_programs_counters_are_read_at_each_scrape() {
             r#"oom_watcher_events_total{stage="ring_buffer"} 12"#,
             r#"oom_watcher_lost_events_total{stage="ring_buffer"} 13"#,
             "oom_watcher_lost_incidents_total 14",
-            r#"oom_watcher_oom_invocations_total{result="killed"} 0"#,
+            r#"oom_watcher_oom_invocations_total{result="killed"} 15"#,
             r#"oom_watcher_oom_invocations_total{result="no_victim"} 16"#,
             "oom_watcher_shared_mm_kills_total 17",
             "oom_watcher_victims_without_task_total 18",

@@ -32,6 +32,17 @@ pub(crate) fn kill_in(cgroup: &Cgroup) -> u64 {
     u64::from(hog.pid())
 }
 
+/// Has a process and so many children killed as a group (`memory.oom.group`).
+#[track_caller]
+pub(crate) fn kill_group(children: u64) {
+    let cgroup = Cgroup::new("group");
+    cgroup.limit(LIMIT + (children << 20));
+    cgroup.write("memory.oom.group", "1");
+    let mut hog = Hog::start(&cgroup, &["group", &(LIMIT + (64 << 20)).to_string(), &children.to_string()]);
+    hog.go();
+    hog.must_be_killed();
+}
+
 /// The victims of these events, each of which must be another process.
 #[track_caller]
 pub(crate) fn victims(events: &[serde_json::Value]) -> Victims {

@@ -16,6 +16,12 @@ pub(crate) fn not_a_guest() -> Option<&'static str> {
     (!in_guest()).then_some("it is the machine's clock; only in a guest")
 }
 
+/// The reason why a cgroup cannot be killed as a group.
+pub(crate) fn no_groups() -> Option<&'static str> {
+    let v2 = std::fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false);
+    (!v2).then_some("memory.oom.group is of cgroup v2")
+}
+
 /// The reason why hooks cannot be pinned.
 pub(crate) fn unpinnable() -> Option<&'static str> {
     has_unpinnable_probes().then_some("a hook is a probe, which kernels before 5.15 do not pin")

@@ -6,7 +6,7 @@ use crate::{
     Scenario,
     agent::{Agent, Launch},
     anywhere,
-    kills::{account, counted, kill, victims},
+    kills::{account, counted, kill, kill_group, victims},
     machine,
     world::{self, Disk},
 };
@@ -16,6 +16,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "three-kills-while-nobody-watches",
         impossible: machine::unpinnable,
         run: three_kills_while_nobody_watches,
+    },
+    Scenario {
+        name: "a-group-killed-while-nobody-watches",
+        impossible: || machine::unpinnable().or_else(machine::no_groups),
+        run: a_group_killed_while_nobody_watches,
     },
     Scenario { name: "a-pin-of-another-program", impossible: machine::unpinnable, run: a_pin_of_another_program },
     anywhere("two-watchers-and-one-pin", two_watchers_and_one_pin),
@@ -72,6 +77,20 @@ fn three_kills_while_nobody_watches() {
     let mut agent = Agent::start(&arguments(&disk, &state));
     assert_eq!(agent.exactly(0).len(), 0, "each is told once");
     assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0));
+}
+
+/// The kernel counts one of a group twice; that is no kill that nobody saw.
+fn a_group_killed_while_nobody_watches() {
+    let (disk, state) = (Disk::bpf("group"), world::directory("group-state"));
+    let agent = Agent::start(&arguments(&disk, &state));
+    settle();
+    agent.kill();
+    let before = counted();
+    kill_group(4);
+    assert_eq!(counted() - before, 6, "five victims, one of them twice");
+    let mut agent = Agent::start(&arguments(&disk, &state));
+    assert_eq!(victims(&agent.exactly(5)).len(), 5);
+    assert_eq!(agent.metric("oom_watcher_unwatched_kills"), Some(0.0), "the hooks saw them all");
 }
 
 /// An upgrade: what the program before recorded is told, its hooks are gone, and nothing is told twice.

@@ -71,6 +71,23 @@ fn the_note_says_what_happened() {
 }
 
 #[test]
+fn the_note_says_who_started_it_by_the_cause() {
+    let ends = |cause, itself, expected: &str| {
+        let mut report = full();
+        report.incident.cause = cause;
+        report.trigger.comm = "runc".to_owned();
+        report.trigger.tgid = if itself { report.victim.tgid.unwrap() } else { 1 };
+        let note = note(&report, None);
+        assert!(note.ends_with(expected), "{note}");
+    };
+    ends(Some(Cause::LimitWrite), false, "; runc (pid 1) lowered the limit");
+    ends(Some(Cause::Sysrq), false, "; asked for by SysRq f");
+    ends(Some(Cause::Allocation), false, "; the memory was asked for by runc (pid 1)");
+    ends(None, false, "; the memory was asked for by runc (pid 1)");
+    ends(Some(Cause::Allocation), true, "; killed with 3 others");
+}
+
+#[test]
 fn the_container_is_named_but_its_place_in_the_pod_is_not_guessed() {
     let mut report = full();
     let draft = Draft::new(&report, None).unwrap();

@@ -67,7 +67,6 @@ fn empty_tree_gives_reasons_and_no_guesses() {
     assert_unread(&facts.lockdown, "lockdown");
     assert_unread(&facts.memory_cgroup, "mountinfo");
     assert_unread(&facts.own_memory_limit, "self/cgroup");
-    assert_unread(&facts.swap_total, "meminfo");
     assert!(matches!(&facts.btf, Err(BtfUnavailable::Absent { path }) if path.ends_with("kernel/btf/vmlinux")));
     assert!(matches!(facts.symbols.per_cpu_offset, Symbol::Unread(_)));
     assert!(matches!(facts.symbols.stats_index, Symbol::Unread(_)));
@@ -81,8 +80,7 @@ fn every_file_is_read_from_its_place() {
         .write("sys/kernel/btf/vmlinux", fixture("6.1.176-amd64"))
         .write("sys/bus/event_source/devices/kprobe/type", "8\n")
         .write("proc/sys/kernel/perf_event_paranoid", "-1\n")
-        .write("sys/kernel/security/lockdown", "none [integrity] confidentiality\n")
-        .write("proc/meminfo", "MemTotal:       16318420 kB\nSwapCached:  7 kB\nSwapTotal:        999420 kB\n");
+        .write("sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
     let facts = tree.probe();
     assert_eq!(facts.kernel_release, Ok("6.1.0-50-cloud-amd64".to_owned()));
     assert_eq!(facts.possible_cpus, Ok(PossibleCpus { count: 4, contiguous: true }));
@@ -90,7 +88,6 @@ fn every_file_is_read_from_its_place() {
     assert_eq!(facts.kprobe_pmu, Ok(true));
     assert_eq!(facts.perf_event_paranoid, Ok(-1));
     assert_eq!(facts.lockdown, Ok(Lockdown::Integrity));
-    assert_eq!(facts.swap_total, Ok(999_420 * 1024));
 }
 
 #[test]
@@ -159,17 +156,6 @@ fn kprobes_are_absent_only_where_their_neighbours_are_seen() {
     let tree = Tree::new();
     tree.write("sys/bus/event_source/devices/cpu/type", "4\n");
     assert_eq!(tree.probe().kprobe_pmu, Ok(false));
-}
-
-#[test]
-fn swap_needs_its_line() {
-    let tree = Tree::new();
-    for text in ["", "SwapTotal: many kB\n", "SwapTotal: 1\n", "SwapTotal: 18446744073709551615 kB\n"] {
-        tree.write("proc/meminfo", text);
-        assert_unread(&tree.probe().swap_total, "has no SwapTotal");
-    }
-    tree.write("proc/meminfo", "SwapTotal:             0 kB\n");
-    assert_eq!(tree.probe().swap_total, Ok(0));
 }
 
 mod symbols {

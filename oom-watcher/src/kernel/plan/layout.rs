@@ -48,7 +48,7 @@ const ROWS: &[Row] = &[
     row("task_struct.comm", Bytes(16), "victim.comm, trigger.comm", |l| &mut l.task_comm),
     row("task_struct.mm", Pointer, "victim's sizes", |l| &mut l.task_mm),
     row("task_struct.signal", Pointer, "victim.oom_score_adj", |l| &mut l.task_signal),
-    row("task_struct.cred", Pointer, "victim.uid", |l| &mut l.task_cred),
+    row("task_struct.real_cred", Pointer, "victim.uid", |l| &mut l.task_real_cred),
     row("task_struct.group_leader", Pointer, "victim.comm of a thread", |l| &mut l.task_group_leader),
     row("task_struct.start_boottime", Bytes(8), "victim.started_at", |l| &mut l.task_start_boottime),
     row("task_struct.cgroups", Pointer, CGROUP, |l| &mut l.task_cgroups),
@@ -74,7 +74,6 @@ const ROWS: &[Row] = &[
     row("oom_control.gfp_mask", Bytes(4), "incident.gfp_flags", |l| &mut l.oc_gfp_mask),
     row("oom_control.order", Bytes(4), "incident.order, the cause SysRq", |l| &mut l.oc_order),
     row("oom_control.totalpages", Bytes(8), "the size of the domain", |l| &mut l.oc_totalpages),
-    row("oom_control.chosen", Pointer, "which victim was chosen", |l| &mut l.oc_chosen),
     row("oom_control.chosen_points", Bytes(8), "incident.oom_kill_allocating_task", |l| &mut l.oc_chosen_points),
     row("oom_control.constraint", Bytes(4), "incident.constraint", |l| &mut l.oc_constraint),
 ];

@@ -35,8 +35,6 @@ fn capable(btf: Vec<u8>, machine: &str) -> Facts {
         lockdown: Ok(Lockdown::None),
         memory_cgroup: Ok(MemoryCgroup::V2("/sys/fs/cgroup".into())),
         own_memory_limit: Ok(None),
-        memlock_limit: None,
-        swap_total: Ok(0),
     }
 }
 
@@ -141,7 +139,7 @@ fn field(l: &Layout, path: &str) -> Option<u32> {
         "task_struct.comm" => l.task_comm,
         "task_struct.mm" => l.task_mm,
         "task_struct.signal" => l.task_signal,
-        "task_struct.cred" => l.task_cred,
+        "task_struct.real_cred" => l.task_real_cred,
         "task_struct.group_leader" => l.task_group_leader,
         "task_struct.start_boottime" => l.task_start_boottime,
         "task_struct.cgroups" => l.task_cgroups,
@@ -175,7 +173,6 @@ fn field(l: &Layout, path: &str) -> Option<u32> {
         "oom_control.gfp_mask" => l.oc_gfp_mask,
         "oom_control.order" => l.oc_order,
         "oom_control.totalpages" => l.oc_totalpages,
-        "oom_control.chosen" => l.oc_chosen,
         "oom_control.chosen_points" => l.oc_chosen_points,
         "oom_control.constraint" => l.oc_constraint,
         _ => return None,
@@ -255,8 +252,6 @@ fn each_fact_costs_what_hangs_on_it_and_nothing_else() {
         ("integrity", |facts| facts.lockdown = Ok(Lockdown::Integrity), &[], &[]),
         ("cgroup", |facts| facts.memory_cgroup = unread(), &[], &[]),
         ("own limit", |facts| facts.own_memory_limit = unread(), &[], &[]),
-        ("memlock", |facts| facts.memlock_limit = Some(0), &[], &[]),
-        ("swap", |facts| facts.swap_total = unread(), &[], &[]),
     ];
     let whole = plan_on(RICHEST);
     for (name, remove, changed, lost) in removals {

@@ -149,7 +149,7 @@ impl Table {
         let mut outcome = Outcome { counted: true, max_series: self.max_series, ..Outcome::default() };
         if let Some(container) = self.containers.get_mut(&labels) {
             container.gone_since = None;
-        } else if self.zero_series && self.series < self.max_series / 2 {
+        } else if self.zero_series && self.has_room_for_zero() {
             self.put(labels, Container::alive());
         } else {
             outcome.refused = usize::from(self.zero_series);
@@ -199,6 +199,21 @@ impl Table {
         pods.retain(|pod, _| self.has_container_of(pod));
         self.pods = pods;
         self.series = self.containers.values().map(Container::series).sum::<usize>() + self.pods.len();
+        self.announce_silent();
+    }
+
+    /// Those that live and had no room for a zero get it as soon as there is some.
+    fn announce_silent(&mut self) {
+        while self.zero_series
+            && self.has_room_for_zero()
+            && let Some(labels) = self.silent.pop_first()
+        {
+            self.put(labels, Container::alive());
+        }
+    }
+
+    fn has_room_for_zero(&self) -> bool {
+        self.series < self.max_series / 2
     }
 
     /// Drops the containers that are gone for longest until `series` more fit or none is left; returns the series dropped.

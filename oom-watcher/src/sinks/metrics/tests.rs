@@ -381,6 +381,25 @@ fn zeros_take_half_of_the_limit() {
 }
 
 #[test]
+fn a_live_container_gets_its_zero_when_there_is_room() {
+    let setup = setup(true, 20);
+    for container in 0..20 {
+        setup.metrics.appear(labels(&container.to_string()));
+    }
+    setup.check_series(9);
+    for container in 0..9 {
+        setup.metrics.retire(&labels(&container.to_string()), setup.now);
+    }
+    setup.metrics.catch_up(setup.now + Duration::from_hours(24));
+    setup.check_series(9);
+    for container in ["10", "15"] {
+        setup.check_has(&format!(
+            r#"oom_kills_total{{node="worker-1",namespace="shop",pod="cart",container="{container}"}} 0"#
+        ));
+    }
+}
+
+#[test]
 fn the_limit_holds_and_what_it_refuses_is_counted() {
     let setup = setup(true, 90);
     // All live, so that none of them may be dropped for another.
