@@ -117,6 +117,14 @@ def test_global_values_of_a_parent_chart_are_accepted():
         ({"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}, "scraped twice.*Enable one"),
         ({"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}, "set service.enabled=true"),
         ({"serviceAccount": {"create": False}}, "Name an account"),
+        (
+            {
+                "serviceAccount": {"create": False},
+                "openshift": {"enabled": True},
+                "config": {"kubernetesEnrichment": False, "kubernetesEvents": False},
+            },
+            "openshift.enabled is true.*Name an account",
+        ),
         ({"rbac": {"listPods": True, "create": False}}, "rbac.create=false leaves out.*your own role"),
         ({"rbac": {"listPods": True}, "config": {"kubernetesEnrichment": False}}, "a right that nothing uses"),
         ({"config": {"metricsAddress": "127.0.0.1"}}, "loopback.*Leave it empty"),

@@ -10,6 +10,9 @@
 {{- if and (include "oom-watcher.usesApi" .) (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
 {{- fail "serviceAccount.create is false and serviceAccount.name is empty: the namespace's account \"default\" would get rights on pods and events. Name an account, or set config.kubernetesEnrichment=false and config.kubernetesEvents=false." }}
 {{- end }}
+{{- if and .Values.openshift.enabled (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) }}
+{{- fail "openshift.enabled is true, serviceAccount.create is false and serviceAccount.name is empty: every pod of the namespace that names no account would get what the agent's SecurityContextConstraints allows. Name an account." }}
+{{- end }}
 {{- if and .Values.rbac.listPods (not .Values.config.kubernetesEnrichment) }}
 {{- fail "rbac.listPods grants a right that nothing uses while config.kubernetesEnrichment is false: set one of them the other way." }}
 {{- end }}
