@@ -191,6 +191,30 @@ def test_openshift_constraints_allow_what_the_pod_asks_for_and_no_more():
     assert refused and all(constraints[key] is False for key in refused)
 
 
+NO_API = {"kubernetesEnrichment": False, "kubernetesEvents": False}
+
+
+@pytest.mark.parametrize(
+    ("values", "volumes"),
+    [
+        ({}, ["hostPath", "projected"]),
+        ({"config": NO_API}, ["hostPath"]),
+        ({"config": {"containerLogDir": ""}}, ["projected"]),
+        ({"config": {"containerLogDir": "", **NO_API}}, ["none"]),
+        ({"config": {"containerLogDir": ""}, "extraVolumes": [{"name": "x", "hostPath": {"path": "/x"}}]}, ["projected", "hostPath"]),
+        (
+            {"extraVolumes": [{"name": "a", "secret": {}}, {"name": "b"}, {"name": "c", "cephfs": {}}]},
+            ["hostPath", "projected", "secret", "emptyDir", "cephFS"],
+        ),
+    ],
+    ids=["default", "no API", "no host directory", "nothing", "host directory of the user's", "others of the user's"],
+)
+def test_openshift_constraints_allow_the_kinds_of_volume_that_the_pod_has(values: dict, volumes: list[str]):
+    constraints = helm.only(helm.render({**values, "openshift": {"enabled": True}}), "SecurityContextConstraints")
+    assert constraints["volumes"] == volumes
+    assert constraints["allowHostDirVolumePlugin"] is ("hostPath" in volumes)
+
+
 @pytest.mark.parametrize(
     ("values", "egress_ports"),
     [

@@ -77,3 +77,22 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 - {name: pins, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true, mountPath: {{ include "oom-watcher.pinMount" $ }}}
 {{- end }}
 {{- end }}
+
+{{/* The kinds of volume that the pod has, in the words of SecurityContextConstraints, which name two of them otherwise than a pod does. */}}
+{{- define "oom-watcher.volumeTypes" -}}
+{{- $renamed := dict "cephfs" "cephFS" "vsphereVolume" "vsphere" }}
+{{- $types := list }}
+{{- if include "oom-watcher.hostMounts" . | fromYamlArray }}
+{{- $types = append $types "hostPath" }}
+{{- end }}
+{{- if include "oom-watcher.usesApi" . }}
+{{- /* The token. */}}
+{{- $types = append $types "projected" }}
+{{- end }}
+{{- range .Values.extraVolumes }}
+{{- /* A volume without a source is an emptyDir. */}}
+{{- $source := omit . "name" | keys | sortAlpha | first | default "emptyDir" }}
+{{- $types = append $types (get $renamed $source | default $source) }}
+{{- end }}
+{{- $types | uniq | toYaml }}
+{{- end }}
