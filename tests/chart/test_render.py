@@ -195,6 +195,126 @@ def test_two_releases_share_no_name():
         assert helm.only(one, kind)["metadata"]["name"] != helm.only(two, kind)["metadata"]["name"]
 
 
+# Everything that has a name, a namespace, labels or a number, with the API and without it.
+ALL_KINDS = {
+    "openshift": {"enabled": True},
+    "priorityQuota": {"create": "always"},
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "networkPolicy": {"enabled": True, "from": [{"podSelector": {}}]},
+}
+# Names that Kubernetes takes and YAML, unquoted, reads as something else.
+NAMES = ["1234", "123", "true", "on", "no", "null", "0x10", "1e3", "1.5", "1-1-1"]
+
+
+def read_as_kubernetes_does(objects: list[dict]) -> None:
+    """Holds every object against the schemas, which ask for strings where strings have to be."""
+    for found in objects:
+        if found["kind"] in OPERATOR:
+            check_operator(found)
+        elif found["kind"] not in CUSTOM:
+            kubernetes_validate.validate(found, NEWEST, strict=True)
+        metadata = found["metadata"]
+        texts = [metadata["name"], metadata.get("namespace", ""), *metadata["labels"].values()]
+        assert all(isinstance(text, str) for text in texts), metadata
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_read_as_names(name: str):
+    values = {
+        **ALL_KINDS,
+        "service": {"enabled": False},
+        "nameOverride": name,
+        "fullnameOverride": name,
+        "serviceAccount": {"name": name},
+        "priorityClassName": name,
+        "imagePullSecrets": [{"name": name}],
+        "podMonitor": {"enabled": True, "namespace": name},
+        "prometheusRule": {"enabled": True, "namespace": name, "job": name},
+        "dashboard": {"enabled": True, "namespace": name},
+        "commonLabels": {"a": name},
+        "podLabels": {"b": name},
+        "commonAnnotations": {"c": name},
+    }
+    dotless = name.replace(".", "-")
+    objects = helm.render(values, tests=True, release=name, namespace=dotless)
+    read_as_kubernetes_does(objects)
+    daemonset = helm.only(objects, "DaemonSet")
+    assert (daemonset["metadata"]["name"], daemonset["metadata"]["namespace"]) == (dotless, dotless)
+    assert daemonset["metadata"]["labels"]["app.kubernetes.io/instance"] == name
+    assert daemonset["spec"]["template"]["spec"]["serviceAccountName"] == name
+    assert helm.only(objects, "PodMonitor")["spec"]["namespaceSelector"]["matchNames"] == [dotless]
+    account = f"system:serviceaccount:{dotless}:{name}"
+    assert helm.only(objects, "SecurityContextConstraints")["users"] == [account]
+    (rule,) = helm.only(objects, "ClusterRoleBinding")["subjects"]
+    assert (rule["name"], rule["namespace"]) == (name, dotless)
+
+
+def test_names_with_the_service_and_the_quota():
+    values = {"fullnameOverride": "on", "priorityQuota": {"create": "always"}, "serviceMonitor": {"enabled": True, "namespace": "1"}}
+    objects = helm.render(values, tests=True, release="1234", namespace="123")
+    read_as_kubernetes_does(objects)
+    assert helm.only(objects, "Service")["metadata"]["name"] == "on"
+    environment = helm.only(objects, "Pod")["spec"]["containers"][1]["env"]
+    assert environment[0] == {"name": "URL", "value": "http://on.123.svc:8080/metrics"}
+
+
+def test_large_numbers_are_numbers():
+    values = {"terminationGracePeriodSeconds": 1000000, "test": {"timeoutSeconds": 1000000}}
+    objects = helm.render(values, tests=True)
+    read_as_kubernetes_does(objects)
+    pod, _ = helm.agent(objects)
+    assert pod["terminationGracePeriodSeconds"] == helm.only(objects, "Pod")["spec"]["activeDeadlineSeconds"] == 1000000
+    assert all("e+0" not in text for text in helm.render_files(values).values())
+
+
+def test_dots_of_a_release_are_not_in_the_name_of_its_service():
+    objects = helm.render(release="a.b")
+    assert helm.only(objects, "Service")["metadata"]["name"] == "a-b-oom-watcher"
+    assert helm.only(objects, "Service")["spec"]["selector"]["app.kubernetes.io/instance"] == "a.b"
+    long = helm.render({"nameOverride": f"{'n' * 62}.n", "fullnameOverride": f"{'f' * 61}..f"})
+    labels = helm.only(long, "Service")["metadata"]
+    assert (labels["name"], labels["labels"]["app.kubernetes.io/name"]) == ("f" * 61, "n" * 62)
+
+
+def test_names_of_the_whole_cluster_are_apart():
+    long = "n" * 62
+    places = [("a", "b-c"), ("a-b", "c"), (f"{long}1", "x"), (f"{long}2", "x"), (f"{long}2", "y")]
+    renderings = [helm.render({"fullnameOverride": name}, namespace=namespace) for namespace, name in places]
+    names = {helm.only(objects, "ClusterRole")["metadata"]["name"] for objects in renderings}
+    assert len(names) == len(places)
+
+
+def test_labels_that_are_given_twice_are_there_once():
+    ours = {"app.kubernetes.io/part-of": "ours", "team": "all", "tier": "all"}
+    values = {
+        **ALL_KINDS,
+        "commonLabels": ours,
+        "commonAnnotations": {"note": "all", "kubectl.kubernetes.io/default-container": "none"},
+        "podLabels": {"team": "pods", "app.kubernetes.io/part-of": "pods"},
+        "podAnnotations": {"note": "pods", "kubectl.kubernetes.io/default-container": "mine"},
+        "podMonitor": {"enabled": True, "labels": {"team": "monitors", "app.kubernetes.io/instance": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"team": "rules"}},
+        "dashboard": {"enabled": True, "labels": {"team": "boards"}, "annotations": {"note": "boards"}},
+    }
+    # Every rendering is read by a parser that refuses a key that is there twice.
+    objects = helm.render(values, tests=True)
+    labels = {found["kind"]: found["metadata"]["labels"] for found in objects}
+    assert labels["Service"].items() >= ours.items() and labels["Pod"].items() >= ours.items()
+    teams = {kind: labels[kind]["team"] for kind in ("PodMonitor", "PrometheusRule", "ConfigMap")}
+    assert teams == {"PodMonitor": "monitors", "PrometheusRule": "rules", "ConfigMap": "boards"}
+    assert labels["PodMonitor"]["app.kubernetes.io/instance"] == "prometheus", "nothing selects a monitor but Prometheus"
+    pod = helm.only(objects, "DaemonSet")["spec"]["template"]["metadata"]
+    assert (pod["labels"]["team"], pod["labels"]["tier"], pod["labels"]["app.kubernetes.io/part-of"]) == ("pods", "all", "pods")
+    assert pod["annotations"] == {"note": "pods", "kubectl.kubernetes.io/default-container": "mine"}
+
+
+def test_a_key_that_is_there_twice_would_be_noticed():
+    with pytest.raises(yaml.YAMLError, match="twice"):
+        helm.parse("a: {b: 1, b: 2}")
+
+
 def test_one_version_everywhere():
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())

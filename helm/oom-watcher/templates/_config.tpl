@@ -46,35 +46,35 @@ a new setting of the agent needs a line in values.yaml and its schema, and nothi
 /pins
 {{- end }}
 
-{{/* Host paths: a list of {name, path, type}; each is mounted at its own path or at `mountPath`, read-only unless it is `writable`. */}}
+{{/* Host paths: a list of {name, key of config, path, type}; each is mounted at its own path or at `mountPath`, read-only unless it is `writable`. */}}
 {{- define "oom-watcher.hostMounts" -}}
 {{- with .Values.config.containerLogDir }}
-- {name: container-log-links, path: {{ . | quote }}, type: Directory}
+- {name: container-log-links, key: containerLogDir, path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- with .Values.config.podLogDir }}
-- {name: pod-logs, path: {{ . | quote }}, type: Directory}
+- {name: pod-logs, key: podLogDir, path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- with .Values.config.crioBundleDir }}
-- {name: crio-bundles, path: {{ . | quote }}, type: Directory}
+- {name: crio-bundles, key: crioBundleDir, path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- with .Values.config.criSocket }}
 {{- /* The socket and not its directory: below that are the mounts of all containers, which a bind mount would hold. */}}
-- {name: cri-socket, path: {{ . | quote }}, type: Socket}
+- {name: cri-socket, key: criSocket, path: {{ . | quote }}, type: Socket}
 {{- end }}
 {{- with .Values.config.dockerContainerDir }}
-- {name: docker-containers, path: {{ . | quote }}, type: Directory}
+- {name: docker-containers, key: dockerContainerDir, path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- with .Values.config.podmanContainerDir }}
 {{- /* CRI-O may have the same one. */}}
 {{- if ne . $.Values.config.crioBundleDir }}
-- {name: podman-containers, path: {{ . | quote }}, type: Directory}
+- {name: podman-containers, key: podmanContainerDir, path: {{ . | quote }}, type: Directory}
 {{- end }}
 {{- end }}
 {{- with .Values.config.stateDir }}
-- {name: state, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
+- {name: state, key: stateDir, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true}
 {{- end }}
 {{- with .Values.config.pinDir }}
-- {name: pins, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true, mountPath: {{ include "oom-watcher.pinMount" $ }}}
+- {name: pins, key: pinDir, path: {{ . | quote }}, type: DirectoryOrCreate, writable: true, mountPath: {{ include "oom-watcher.pinMount" $ }}}
 {{- end }}
 {{- end }}
 

@@ -30,9 +30,58 @@
 {{- if or (hasPrefix "127." $address) (eq "::1" $address) }}
 {{- fail "config.metricsAddress is a loopback address: neither the kubelet's probes nor Prometheus reach it. Leave it empty." }}
 {{- end }}
+{{- include "oom-watcher.guardNames" . }}
+{{- include "oom-watcher.guardMounts" . }}
 {{- include "oom-watcher.guardMemory" . }}
 {{- include "oom-watcher.guardSettings" . }}
 {{- include "oom-watcher.guardAlerts" . }}
+{{- end }}
+
+{{- define "oom-watcher.guardNames" -}}
+{{- $full := include "oom-watcher.fullname" . }}
+{{- if and .Values.service.enabled (regexMatch "^[0-9]" $full) }}
+{{- fail (printf "The Service would be named %s, and the name of a Service must begin with a letter: set fullnameOverride, or service.enabled=false." $full) }}
+{{- end }}
+{{- range $value := list "commonLabels" "podLabels" }}
+{{- range $label := include "oom-watcher.selectorLabels" $ | fromYaml | keys | sortAlpha }}
+{{- if hasKey (index $.Values $value | default dict) $label }}
+{{- fail (printf "%s sets %s, by which the chart's selectors find the agents: leave it out. nameOverride changes the name." $value $label) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Kubernetes refuses two mounts at one place, and two values with one path are a slip of whoever wrote them. */}}
+{{- define "oom-watcher.guardMounts" -}}
+{{- $taken := dict "/oom-watcher" "the agent's program" }}
+{{- $volumes := dict }}
+{{- range include "oom-watcher.hostMounts" . | fromYamlArray }}
+{{- $value := printf "config.%s" .key }}
+{{- $place := .mountPath | default .path }}
+{{- if regexMatch "^/(proc|sys|dev)(/|$)" $place }}
+{{- fail (printf "%s is %s: nothing can be mounted there, because the container has a file system of the kernel in that place." $value $place) }}
+{{- end }}
+{{- range uniq (list .path $place) }}
+{{- with get $taken . }}
+{{- fail (printf "%s and %s have the same place, %s: give each its own, or leave one out." . $value $place) }}
+{{- end }}
+{{- $_ := set $taken . $value }}
+{{- end }}
+{{- $_ := set $volumes .name $value }}
+{{- end }}
+{{- range .Values.extraVolumeMounts }}
+{{- $place := .mountPath | trimSuffix "/" }}
+{{- with get $taken $place }}
+{{- fail (printf "extraVolumeMounts has the same place as %s, %s: mount it elsewhere." . $place) }}
+{{- end }}
+{{- $_ := set $taken $place "another of extraVolumeMounts" }}
+{{- end }}
+{{- range $volume := .Values.extraVolumes }}
+{{- with get $volumes $volume.name }}
+{{- fail (printf "extraVolumes has the name %s, which %s has too: choose another." $volume.name .) }}
+{{- end }}
+{{- $_ := set $volumes .name "another of extraVolumes" }}
+{{- end }}
 {{- end }}
 
 {{/*

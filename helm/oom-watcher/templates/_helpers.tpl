@@ -1,57 +1,70 @@
 {{/* Names, labels and the few facts that several templates derive from the values. */}}
 
 {{- define "oom-watcher.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | replace "." "-" | trunc 63 | trimAll "-" }}
 {{- end }}
 
+{{/* Without dots, which the name of a release may have and that of a Service may not. */}}
 {{- define "oom-watcher.fullname" -}}
-{{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
-{{- else }}
+{{- $full := .Values.fullnameOverride }}
+{{- if not $full }}
 {{- $name := include "oom-watcher.name" . }}
-{{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
 {{- end }}
-{{- end }}
+{{- $full | replace "." "-" | trunc 63 | trimAll "-" }}
 {{- end }}
 
-{{/* Objects without a namespace carry the release's in their name, so that two releases do not share them. */}}
+{{/*
+Objects without a namespace carry the release's in their name, so that two releases do not share them: with a dot, which neither
+of the two parts has, and whole, since such a name may have 253 characters. `helm lint` knows no namespace.
+*/}}
 {{- define "oom-watcher.clusterName" -}}
 {{- $full := include "oom-watcher.fullname" . }}
-{{- if eq $full .Release.Namespace }}{{ $full }}{{ else }}{{ printf "%s-%s" .Release.Namespace $full | trunc 63 | trimAll "-" }}{{ end }}
+{{- if eq $full .Release.Namespace }}{{ $full }}{{ else }}{{ printf "%s.%s" .Release.Namespace $full | trunc 253 | trimPrefix "." }}{{ end }}
+{{- end }}
+
+{{/*
+Several maps as one: of a key that two of them have, the later one's value. Written one after the other the key would be there
+twice, which some parsers refuse and others settle each in its own way. Call with a list of maps; an empty one may be null.
+*/}}
+{{- define "oom-watcher.merged" -}}
+{{- $all := dict }}
+{{- range . }}
+{{- range $key, $value := . }}
+{{- $_ := set $all $key $value }}
+{{- end }}
+{{- end }}
+{{- toYaml $all }}
+{{- end }}
+
+{{/* The labels that selectors go by. Call: (dict "root" $ "component" "agent") */}}
+{{- define "oom-watcher.identity" -}}
+{{- dict "app.kubernetes.io/name" (include "oom-watcher.name" .root) "app.kubernetes.io/instance" .root.Release.Name "app.kubernetes.io/component" .component | toYaml }}
 {{- end }}
 
 {{- define "oom-watcher.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "oom-watcher.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: agent
+{{- include "oom-watcher.identity" (dict "root" . "component" "agent") }}
 {{- end }}
 
+{{/* Labels of an object: the chart's, those of every object, and those of this one (`extra`). Call: (dict "root" $ "extra" .Values.x) */}}
 {{- define "oom-watcher.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: oom-watcher
-{{ include "oom-watcher.selectorLabels" . }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $own := dict "helm.sh/chart" $chart "app.kubernetes.io/managed-by" .root.Release.Service "app.kubernetes.io/version" .root.Chart.AppVersion "app.kubernetes.io/part-of" "oom-watcher" }}
+{{- include "oom-watcher.merged" (list $own (include "oom-watcher.selectorLabels" .root | fromYaml) .root.Values.commonLabels .extra) }}
 {{- end }}
 
-{{/* Labels of the agent's pods: without the chart's version, so that a new chart alone does not restart every agent. */}}
+{{/*
+Labels of a pod: without the chart's version, so that a new chart alone does not restart every agent. What selectors go by comes
+last. Call: (dict "root" $ "component" "agent" "extra" .Values.x)
+*/}}
 {{- define "oom-watcher.podLabels" -}}
-app.kubernetes.io/part-of: oom-watcher
-{{ include "oom-watcher.selectorLabels" . }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict "app.kubernetes.io/part-of" "oom-watcher" }}
+{{- include "oom-watcher.merged" (list $own .root.Values.commonLabels .extra (include "oom-watcher.identity" . | fromYaml)) }}
 {{- end }}
 
-{{/* `annotations:` of an object: the common ones and those of the list `extra`. Call: (dict "root" $ "extra" .Values.x) */}}
+{{/* `annotations:` of an object: the common ones and those of the maps in `extra`. Call: (dict "root" $ "extra" (list .Values.x)) */}}
 {{- define "oom-watcher.annotations" -}}
-{{- with merge (dict) (.extra | default dict) .root.Values.commonAnnotations -}}
+{{- with include "oom-watcher.merged" (prepend (.extra | default list) .root.Values.commonAnnotations) | fromYaml -}}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -91,10 +104,10 @@ path: /metrics
 # The agent's series carry namespace, pod and container of the victim. Without this Prometheus renames them to exported_*.
 honorLabels: true
 {{- with .interval }}
-interval: {{ . }}
+interval: {{ . | quote }}
 {{- end }}
 {{- with .scrapeTimeout }}
-scrapeTimeout: {{ . }}
+scrapeTimeout: {{ . | quote }}
 {{- end }}
 relabelings:
   # The agent's own series and `up` then name the node too.

@@ -39,10 +39,20 @@ def parse(text: str) -> list[Object]:
     return [found for found, _ in documents(text)]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, as Kubernetes' own parser does; PyYAML takes the later one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Object:
+        keys = [self.construct_object(key) for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(problem=f"the key {twice} twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def documents(text: str) -> list[tuple[Object, str]]:
     """The objects of one rendered file, each with its text and the comments in it."""
     parts = re.split(r"^---$", text, flags=re.MULTILINE)
-    return [(found, part.strip("\n") + "\n") for part in parts if (found := yaml.safe_load(part))]
+    return [(found, part.strip("\n") + "\n") for part in parts if (found := yaml.load(part, _Loader))]
 
 
 def is_test(found: Object) -> bool:
