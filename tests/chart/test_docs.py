@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from charttool import contract, readme
-from charttool.paths import CHART, DOCS, ROOT
+from charttool import contract, helm, manifests, readme
+from charttool.paths import CHART, DOCS, K8S, ROOT
 
 OWNED = [DOCS / "install.md", DOCS / "operations.md", DOCS / "security.md", CHART / "README.md"]
 # Written by other parts of the repository.
@@ -67,6 +67,15 @@ def test_metrics_that_are_named_exist(path: Path):
     }
     named = set(re.findall(r"`(oom_[a-z_]+)", path.read_text())) - {"oom_score_adj", "oom_kill"}
     assert named <= set(contract.metrics()) | further
+
+
+def test_removal_with_kubectl_leaves_nothing_behind():
+    text = (DOCS / "operations.md").read_text().partition("### With kubectl")[2]
+    deleted = {kind for kinds in re.findall(r"delete ([a-z,]+) -l", text) for kind in kinds.split(",")}
+    files = [K8S / name for name, (_, _, _) in manifests.FILES.items()]
+    kinds = {found["kind"].lower() for file in files for found in helm.parse(file.read_text())}
+    assert deleted == kinds - {"namespace"}
+    assert "namespace `oom-watcher` in it" in text, "deleting by the file takes the namespace along"
 
 
 AGENT = ROOT / "oom-watcher"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from charttool import helm
+from charttool.paths import DOCS
 
 POD, NAMESPACE = "oom-watcher-test-kill", "oom-watcher"
 
@@ -148,6 +149,14 @@ def test_it_ends_by_itself_and_asks_the_agent_of_its_own_node():
     assert service["spec"]["internalTrafficPolicy"] == "Local"
     url = next(entry["value"] for entry in container("check")["env"] if entry["name"] == "URL")
     assert url == f"http://{service['metadata']['name']}.{service['metadata']['namespace']}.svc:8080/metrics"
+
+
+def test_its_logs_can_be_read_afterwards():
+    metadata = kill_pod()["metadata"]
+    # Helm 3 removes a pod with `hook-succeeded` before `helm test --logs` reads it; so it stays, and the document says so.
+    assert metadata["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    removal = (DOCS / "operations.md").read_text().partition("## Upgrade, rollback and removal")[2]
+    assert f"kubectl -n oom-watcher delete pod {metadata['name']} --ignore-not-found" in removal
 
 
 def test_there_is_none_without_the_service_or_when_it_is_off():
