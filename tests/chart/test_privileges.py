@@ -1,13 +1,14 @@
 """The least privilege: however its switches are combined, the DaemonSet has what its values ask for and nothing else."""
 
 import itertools
+import re
 
 import helm_python
 import pytest
 import yaml
 
 from charttool import helm
-from charttool.paths import CHART
+from charttool.paths import CHART, ROOT
 
 SWITCHES = {
     "config.kubernetesEnrichment": (True, False),
@@ -215,16 +216,24 @@ def test_openshift_constraints_allow_the_kinds_of_volume_that_the_pod_has(values
     assert constraints["allowHostDirVolumePlugin"] is ("hostPath" in volumes)
 
 
+def test_no_name_is_resolved_so_that_dns_may_be_closed():
+    asked = set(re.findall(r"Config::(incluster\w*)\(", (ROOT / "oom-watcher" / "src" / "k8s" / "api.rs").read_text()))
+    # It takes the address from KUBERNETES_SERVICE_HOST; `incluster_dns` would ask for a name.
+    assert asked == {"incluster"}
+
+
 @pytest.mark.parametrize(
     ("values", "egress_ports"),
     [
-        ({}, [443, 6443, 53, 53]),
-        ({"config": {"kubernetesEnrichment": False, "kubernetesEvents": False}}, []),
+        ({}, [443, 6443]),
+        ({"networkPolicy": {"dns": True}}, [443, 6443, 53, 53]),
+        ({"config": NO_API}, []),
+        ({"config": NO_API, "networkPolicy": {"dns": True}}, []),
     ],
-    ids=["with the API", "without the API"],
+    ids=["with the API", "with the API by a name", "without the API", "without the API, DNS for nothing"],
 )
 def test_network_policy_opens_only_what_is_used(values: dict, egress_ports: list[int]):
-    policy = helm.only(helm.render({**values, "networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    policy = helm.only(helm.render({**values, "networkPolicy": {"enabled": True, **values.get("networkPolicy", {})}}), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["metrics"]
     assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == egress_ports

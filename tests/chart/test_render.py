@@ -119,7 +119,15 @@ def test_kubectl_parses_the_manifests(path: str, need):
 
 def test_no_api_manifests_have_no_rights_at_all():
     kinds = {found["kind"] for found in helm.parse((K8S / "no-api" / "daemonset.yaml").read_text())}
-    assert kinds == {"Namespace", "ServiceAccount", "Service", "DaemonSet"}
+    assert kinds == {"Namespace", "ResourceQuota", "ServiceAccount", "Service", "DaemonSet"}
+
+
+@pytest.mark.parametrize("path", ["daemonset.yaml", "no-api/daemonset.yaml"])
+def test_kubectl_manifests_are_admitted_where_system_priorities_are_reserved(path: str):
+    objects = helm.parse((K8S / path).read_text())
+    pod, _ = helm.agent(objects)
+    (scope,) = helm.only(objects, "ResourceQuota")["spec"]["scopeSelector"]["matchExpressions"]
+    assert (scope["operator"], scope["values"]) == ("In", [pod["priorityClassName"]])
 
 
 def test_environment_follows_the_rule_and_leaves_out_what_is_empty():
@@ -357,6 +365,13 @@ def test_digest_decides_over_the_tag():
     assert container["image"] == f"ghcr.io/oom-watcher/oom-watcher:latest@{digest}"
 
 
+def test_the_pull_policy_is_kubernetes_own_unless_asked_for():
+    _, container = helm.agent(helm.render({"image": {"tag": "latest"}}))
+    assert "imagePullPolicy" not in container
+    _, container = helm.agent(helm.render({"image": {"pullPolicy": "Never"}}))
+    assert container["imagePullPolicy"] == "Never"
+
+
 def test_notes_say_what_to_do_next():
     notes = helm.render_files({"capabilities": {"sysAdmin": True}})["templates/NOTES.txt"]
     for expected in (
@@ -366,6 +381,28 @@ def test_notes_say_what_to_do_next():
         "sysAdmin is on",
     ):
         assert expected in notes
+
+
+def test_notes_follow_the_logs_of_more_than_five_agents():
+    (command,) = re.findall(r"kubectl .* logs .*", helm.render_files()["templates/NOTES.txt"])
+    # kubectl's own limit is 5 where it follows.
+    assert int(re.search(r"--max-log-requests=(\d+)", command)[1]) >= 1000
+
+
+@pytest.mark.parametrize(("namespace", "shared"), [("oom-watcher", False), ("default", True), ("kube-system", True)])
+def test_notes_open_no_namespace_that_others_use(namespace: str, shared: bool):
+    notes = helm.render_files(namespace=namespace)["templates/NOTES.txt"]
+    assert ("pod-security.kubernetes.io/enforce=privileged" in notes) is not shared
+    assert ("every pod in it" in notes) and ("namespace of its own" in notes)
+
+
+def test_no_alert_tells_of_a_directory_that_is_not_mounted():
+    def names(directory: str) -> set[str]:
+        values = {"prometheusRule": {"enabled": True}, "config": {"containerLogDir": directory}}
+        groups = helm.only(helm.render(values), "PrometheusRule")["spec"]["groups"]
+        return {rule["alert"] for group in groups for rule in group["rules"]}
+
+    assert names("/var/log/containers") - names("") == {"OOMWatcherNamesDegraded"}
 
 
 def test_dashboard_config_map_carries_the_dashboard():
