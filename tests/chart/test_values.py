@@ -3,6 +3,7 @@
 import json
 
 import helm_python
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -48,7 +49,7 @@ NOT_DEFAULTED = {
     "livenessProbe.successThreshold",
     "livenessProbe.terminationGracePeriodSeconds",
     "readinessProbe.successThreshold",
-    "readinessProbe.terminationGracePeriodSeconds",
+    "updateStrategy.rollingUpdate.maxSurge",
 }
 
 
@@ -97,6 +98,29 @@ def test_a_description_without_a_key_is_refused():
         ({"serviceMonitor": {"interval": "soon"}}, "interval"),
         ({"priorityQuota": {"create": True}}, "create"),
         ({"extraEnv": [{"value": "nameless"}]}, "extraEnv"),
+        ({"extraEnv": [{"name": "A B", "value": "x"}]}, "extraEnv"),
+        ({"extraEnv": [{"name": "A", "value": 1}]}, "extraEnv"),
+        ({"extraEnv": [{"name": "A", "valeu": "x"}]}, "valeu"),
+        ({"extraEnv": [{"name": "A", "valueFrom": "x"}]}, "extraEnv"),
+        ({"resources": {"limits": {"memory": "64 MB"}}}, "memory"),
+        ({"resources": {"limits": {"memory": -1}}}, "memory"),
+        ({"resources": {"limits": {"mem": "64Mi"}}}, "mem"),
+        ({"commonLabels": {"not a key": "x"}}, "commonLabels"),
+        ({"podLabels": {"team": "not a value!"}}, "podLabels"),
+        ({"podLabels": {"team": "x" * 64}}, "podLabels"),
+        ({"podMonitor": {"labels": {"release": True}}}, "release"),
+        ({"podAnnotations": {"a/b/c": "x"}}, "podAnnotations"),
+        ({"livenessProbe": {"successThreshold": 2}}, "successThreshold"),
+        ({"readinessProbe": {"terminationGracePeriodSeconds": 5}}, "terminationGracePeriodSeconds"),
+        ({"appArmorProfile": {"localhostProfile": "x"}}, "'type' required"),
+        ({"appArmorProfile": {"type": "Localhost"}}, "localhostProfile"),
+        ({"updateStrategy": {"rollingUpdate": {"maxSurge": "a tenth"}}}, "maxSurge"),
+        ({"updateStrategy": {"rollingUpdate": {"partition": 1}}}, "partition"),
+        ({"prometheusRule": {"alertLabels": {"a-b": "x"}}}, "alertLabels"),
+        ({"prometheusRule": {"severities": {"OOMKill": ""}}}, "severities"),
+        ({"podMonitor": {"interval": "1s1h"}}, "interval"),
+        ({"test": {"memoryLimit": "4Mi"}}, "memoryLimit"),
+        ({"image": {"tag": ".x"}}, "tag"),
         ({"prometheusRule": {"runbookUrl": "ftp://x"}}, "runbookUrl"),
         ({"test": {"memoryLimit": "512Mi"}}, "memoryLimit"),
     ],
@@ -105,6 +129,63 @@ def test_a_description_without_a_key_is_refused():
 def test_schema_refuses_and_names_the_value(values: dict, said: str):
     with helm_python.Chart.load(CHART) as chart, pytest.raises(helm_python.HelmValuesError, match=said):
         chart.validate_schema(chart.merge_values(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"podMonitor": {"enabled": True, "interval": "1w", "scrapeTimeout": "1d12h"}},
+        {"podMonitor": {"enabled": True, "interval": "1m30s", "scrapeTimeout": "1m30s"}},
+        {"resources": {"limits": {"memory": 67108864, "cpu": 1, "hugepages-2Mi": "2Mi"}}},
+        {"extraEnv": [{"name": "a.b-c", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
+        {"appArmorProfile": {}},
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}},
+        {"updateStrategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "0%"}}},
+        {"updateStrategy": {"rollingUpdate": {"maxUnavailable": None}}},
+        {"updateStrategy": {"type": "OnDelete"}},
+    ],
+    ids=str,
+)
+def test_what_kubernetes_takes_is_let_pass(values: dict):
+    helm.render(values)
+
+
+def test_a_value_that_is_null_works_or_is_refused_by_its_name():
+    """Helm takes a default away by null. Everything is turned on, so that every value is used."""
+    on = {
+        "openshift": {"enabled": True},
+        "priorityQuota": {"create": "always"},
+        "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+    }
+    refused = set()
+    for name in sorted(default_keys(DEFAULTS, SCHEMA)):
+        path = name.split(".")
+        values: object = None
+        for key in reversed(path):
+            values = {key: values}
+        section = on.get(path[0], {}) if len(path) > 1 else {}
+        given = {**on, **values, **({path[0]: {**section, **values[path[0]]}} if len(path) > 1 else {})}
+        try:
+            objects = helm.render(given, tests=True)
+        except helm_python.HelmValuesError as error:
+            assert path[-1] in str(error), (path, error)
+            refused.add(name)
+            continue
+        except helm_python.HelmError as error:
+            # A sentence of the chart's, not Helm's of a template that failed.
+            assert "execution error" in str(error) and name in str(error), (path, error)
+            refused.add(name)
+            continue
+        for found in objects:
+            if found["kind"] not in ("SecurityContextConstraints", "PodMonitor", "PrometheusRule"):
+                kubernetes_validate.validate(found, kubernetes_validate.latest_version(), strict=True)
+    # Null is how Helm's users leave these out.
+    assert not refused & {"resources", "resources.limits", "nodeSelector", "tolerations", "affinity"}
+    assert not refused & {"updateStrategy", "updateStrategy.rollingUpdate", "priorityClassName", "test.image.tag"}
+    assert refused >= {"image", "config", "service.port", "networkPolicy.apiServerPorts", "selinux.type"}
 
 
 def test_global_values_of_a_parent_chart_are_accepted():
@@ -155,12 +236,40 @@ def test_global_values_of_a_parent_chart_are_accepted():
         ({"config": {"metricsAddress": "::1"}}, "loopback"),
         ({"extraEnv": [{"name": "METRICS_PORT", "value": "1"}]}, "extraEnv sets METRICS_PORT"),
         ({"extraEnv": [{"name": "NODE_NAME", "value": "x"}]}, "extraEnv sets NODE_NAME"),
+        (
+            {"extraEnv": [{"name": "A", "value": "x", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
+            "extraEnv gives A both a value and valueFrom",
+        ),
+        (
+            {"appArmorProfile": {"type": "RuntimeDefault", "localhostProfile": "x"}},
+            "appArmorProfile.localhostProfile is only for the type Localhost",
+        ),
         ({"extraArgs": ["--metrics-port=9090"]}, "extraArgs sets --metrics-port, which the chart sets"),
         ({"extraArgs": ["--rust-log", "debug", "--node-name", "x"]}, "extraArgs sets --rust-log, which"),
         ({"extraArgs": ["--cri-socket=/run/x.sock"]}, "extraArgs sets --cri-socket, which"),
         ({"config": {"maxSeries": 60000}}, "64Mi, which does not hold config.maxSeries .60000, at 1Ki each"),
         ({"config": {"ringBufferSize": 67108864}}, "64Mi, which does not hold config.ringBufferSize .67108864 bytes"),
         ({"resources": {"limits": {"memory": "16Mi"}}}, "would be killed at its start"),
+        ({"resources": {"limits": {"memory": "16M"}}}, "16M, .*would be killed at its start"),
+        ({"resources": {"limits": {"memory": "0.01G"}}}, "0.01G, .*would be killed at its start"),
+        ({"resources": {"limits": {"memory": "1e7"}}}, "would be killed at its start"),
+        ({"resources": {"limits": {"memory": 10000000}}}, "would be killed at its start"),
+        ({"resources": {"limits": {"memory": "16000000000m"}}}, "would be killed at its start"),
+        ({"resources": {"limits": {"memory": "20000k"}}, "config": {"ringBufferSize": None}}, "would be killed at its start"),
+        (
+            {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}},
+            "both maxSurge and maxUnavailable .*set maxUnavailable to 0",
+        ),
+        (
+            {"updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": None}}},
+            "both maxSurge and maxUnavailable .*set maxUnavailable to 0",
+        ),
+        ({"updateStrategy": {"rollingUpdate": {"maxUnavailable": "0%"}}}, "has 0 for both.*set one of them above 0"),
+        (
+            {"serviceMonitor": {"enabled": True, "interval": "1m", "scrapeTimeout": "61s"}},
+            "serviceMonitor.scrapeTimeout is 61s, longer than the interval of 1m",
+        ),
+        ({"prometheusRule": {"alertLabels": {"severity": "x"}}}, "alertLabels sets severity.*prometheusRule.severities"),
         ({"prometheusRule": {"disabled": ["OOMKil"]}}, "OOMKil, which does not exist"),
         ({"prometheusRule": {"severities": {"Nope": "info"}}}, "Nope, which does not exist"),
     ],
@@ -176,6 +285,8 @@ def test_what_is_below_the_limits_of_the_guards_is_let_pass():
     assert container["args"] == ["--a-flag-to-come=1"]
     helm.render({"config": {"maxSeries": 500000}, "resources": {"limits": {"memory": "1Gi"}}})
     helm.render({"config": {"maxSeries": 500000}, "resources": {"limits": {"memory": None}}})
+    for enough in ("64M", "0.1G", "1e8", "100000000000m", "1Ti", "1E", 67108864, 6.7108864e7, "65536Ki"):
+        helm.render({"resources": {"limits": {"memory": enough}}})
 
 
 def test_an_app_armor_profile_is_refused_before_kubernetes_knows_it():
