@@ -34,6 +34,18 @@ def test_links_lead_somewhere(path: Path):
         assert not anchor or anchor in anchors(linked), target
 
 
+@pytest.mark.parametrize("file", ["README.md", "Chart.yaml", "templates/NOTES.txt"])
+def test_links_of_what_is_packaged_lead_somewhere_from_anywhere(file: str):
+    """The chart is also read where there is no repository around it."""
+    text = (CHART / file).read_text()
+    home = yaml.safe_load((CHART / "Chart.yaml").read_text())["home"]
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]+)\)", text))
+    pages = [target.partition("#") for target in re.findall(rf"{home}/blob/main/([^)\s]+)", text)]
+    assert len(pages) == {"README.md": 3, "Chart.yaml": 2}.get(file, 0)
+    for name, _, anchor in pages:
+        assert (ROOT / name).exists() and (not anchor or anchor in anchors(ROOT / name)), name
+
+
 @pytest.mark.parametrize("path", OWNED, ids=lambda path: path.name)
 def test_values_that_are_named_exist(path: Path):
     groups = "|".join(key for key, value in DEFAULTS.items() if isinstance(value, dict) and value)

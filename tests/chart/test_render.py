@@ -396,6 +396,13 @@ def test_notes_open_no_namespace_that_others_use(namespace: str, shared: bool):
     assert ("every pod in it" in notes) and ("namespace of its own" in notes)
 
 
+def test_the_runbooks_are_those_of_the_release():
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    groups = helm.only(helm.render({"prometheusRule": {"enabled": True}}), "PrometheusRule")["spec"]["groups"]
+    found = {rule["annotations"]["runbook_url"].partition("#")[0] for group in groups for rule in group["rules"]}
+    assert found == {f"https://github.com/oom-watcher/oom-watcher/blob/v{version}/docs/operations.md"}
+
+
 def test_no_alert_tells_of_a_directory_that_is_not_mounted():
     def names(directory: str) -> set[str]:
         values = {"prometheusRule": {"enabled": True}, "config": {"containerLogDir": directory}}

@@ -2,7 +2,7 @@
 //!
 //! The generators live beside what they describe, in the agent's library, and a test of theirs compares the committed pages
 //! with what they give; this command runs that test, or has it write. The chart's pages are its own tool's
-//! (`tests/chart/run.sh`), and `docs/kernel-support.md` is written from guests' results (`cargo xtask kernel-support`).
+//! (`cargo xtask chart readme`), and `docs/kernel-support.md` is written from guests' results (`cargo xtask kernel-support`).
 
 use anyhow::{Context as _, Result, bail};
 

@@ -7,6 +7,7 @@ mod bench;
 mod bpf_linker;
 mod btf_excerpt;
 mod cargo_tool;
+mod chart;
 mod deny;
 mod deps;
 mod docs;
@@ -59,8 +60,8 @@ enum Task {
     Docs(docs::Options),
     /// Checks the rules of the house that no other tool holds
     Tidy,
-    /// Tests the chart, its manifests, alerts and dashboard
-    Chart,
+    /// Tests the chart, its manifests, alerts and dashboard, or writes what is generated from it
+    Chart(chart::Options),
     /// Checks the workflows of GitHub and what keeps them current
     Workflows,
     /// Checks licences, sources and advisories of the dependencies
@@ -103,7 +104,7 @@ fn run(task: &Task) -> Result<()> {
         Task::Release(options) => release::run(options),
         Task::Docs(options) => docs::run(options),
         Task::Tidy => tidy::run(),
-        Task::Chart => script("tests/chart/run.sh"),
+        Task::Chart(options) => chart::run(options),
         Task::Workflows => script(".github/lint.sh"),
         Task::Deny => deny::run(),
         Task::E2e(options) => test::run_e2e(options),

@@ -11,7 +11,7 @@ def settle(wanted: dict[Path, str], *, check: bool, command: str) -> int:
     for path in stale:
         name = path.relative_to(ROOT)
         if check:
-            print(f"{name} is not what its source gives: run tests/chart/run.sh {command}")
+            print(f"{name} is not what its source gives: run cargo xtask chart {command}")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(wanted[path])

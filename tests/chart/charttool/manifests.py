@@ -52,7 +52,7 @@ def _values(name: str) -> Object:
 
 
 def _document(documents: list[tuple[Object, str]], kinds: set[str], about: str) -> str:
-    head = f"# {about}\n# Rendered from helm/oom-watcher by tests/chart/run.sh render; do not edit.\n"
+    head = f"# {about}\n# Rendered from helm/oom-watcher by `cargo xtask chart render`; do not edit.\n"
     chosen = [_without_helm(text) for found, text in documents if found["kind"] in kinds and not is_test(found)]
     return head + "".join(f"---\n{text}" for text in chosen)
 
