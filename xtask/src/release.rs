@@ -33,7 +33,8 @@ const PLACES: &[(&str, &str)] = &[
 const DOCUMENTS: [&str; 2] = ["README.md", "docs"];
 /// A number that stands behind one of these is a version of ours.
 const OURS: [&str; 4] = ["oom-watcher:", "oom-watcher-", "oom-watcher@", "image.tag="];
-const BUILDER: &str = "ARG BUILDER=";
+/// What the line that names the builder image ends with.
+const BUILDER: &str = " AS pinned";
 /// Published in this order: the second needs the first.
 const PACKAGES: [&str; 2] = ["oom-watcher-common", "oom-watcher"];
 /// What a package cannot do without: the program that is loaded, and the terms.
@@ -126,11 +127,12 @@ fn foreign_versions(text: &str, version: &str) -> Vec<String> {
 
 /// The compiler of a release is named by its bytes, not by a tag that can move.
 fn builder_fault(dockerfile: &str) -> Option<String> {
-    let builder = dockerfile.lines().find_map(|line| line.strip_prefix(BUILDER)).unwrap_or_default();
+    let line = dockerfile.lines().find_map(|line| line.strip_suffix(BUILDER)).unwrap_or_default();
+    let builder = line.rsplit(' ').next().unwrap_or_default();
     let digest = builder.split_once("@sha256:").map(|(_, digest)| digest).unwrap_or_default();
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
     (!is_digest)
-        .then(|| format!("Dockerfile.production: {BUILDER}{builder} has no digest; RELEASE.md says how to find it"))
+        .then(|| format!("Dockerfile.production: the builder image {builder:?} has no digest; RELEASE.md says how to find it"))
 }
 
 /// What a tag needs beside the version of the sources.
@@ -182,9 +184,10 @@ mod tests {
     #[test]
     fn a_builder_has_a_digest() {
         let digest = "0123456789abcdef".repeat(4);
-        assert_eq!(builder_fault(&format!("FROM x\nARG BUILDER=docker.io/library/rust:1@sha256:{digest}\n")), None);
+        let pinned = |image: &str| format!("FROM x\nFROM --platform=$BUILDPLATFORM {image} AS pinned\nFROM scratch\n");
+        assert_eq!(builder_fault(&pinned(&format!("docker.io/library/rust:1@sha256:{digest}"))), None);
         for builder in ["rust:1", "rust:1@sha256:0123", &format!("rust:1@sha256:{}", "x".repeat(64))] {
-            assert!(builder_fault(&format!("ARG BUILDER={builder}\n")).is_some(), "{builder}");
+            assert!(builder_fault(&pinned(builder)).is_some(), "{builder}");
         }
         assert!(builder_fault("FROM scratch\n").is_some());
     }
