@@ -42,7 +42,7 @@ pub(super) fn run(namespace: &str, count: usize, killing: Killing, length: Durat
         let start = |(number, agent): (usize, Agent)| {
             // Spread over the pause, as kills of different nodes are.
             let first = began + killing.pause.mul_f64(number as f64 / count as f64);
-            tokio::spawn(agent.run(namespace.to_owned(), report.clone(), killing, [first, began + length]))
+            tokio::spawn(agent.run(format!("{namespace}-{number}"), report.clone(), killing, [first, began + length]))
         };
         let tasks: Vec<_> = agents.into_iter().enumerate().map(start).collect();
         let mut nodes = Vec::with_capacity(count);
