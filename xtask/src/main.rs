@@ -20,6 +20,7 @@ mod miri;
 mod paths;
 mod process;
 mod release;
+mod shipped;
 mod soak;
 mod test;
 mod tidy;

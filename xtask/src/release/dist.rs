@@ -14,8 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     cargo_tool,
     paths::{self, make, workspace},
-    process,
-    toolchain::STATIC,
+    process, shipped,
     vm::kernels::Arch,
 };
 
@@ -44,12 +43,7 @@ impl std::str::FromStr for Binary {
 impl Binary {
     /// The static one of this machine's architecture.
     pub(super) fn build() -> Result<Self> {
-        let target = Arch::own().triple();
-        let mut cargo = process::cargo();
-        cargo.args(["build", "--release", "--locked", "--package", BINARY, "--target", &target]);
-        process::run(cargo.env("RUSTFLAGS", STATIC).current_dir(workspace()))?;
-        let file = paths::target().join(&target).join("release").join(BINARY);
-        Ok(Self { target, file })
+        Ok(Self { target: Arch::own().triple(), file: shipped::build(BINARY)? })
     }
 
     /// One that is cheap to have, where the files around it matter.
