@@ -49,16 +49,16 @@ enum Window {
 }
 
 impl Window {
-    /// When it begins and ends.
+    /// How long after the case's beginning it begins, and ends.
     fn of(self, options: &Options) -> (Duration, Duration) {
-        let (begin, counted) = match self {
+        let (warm_up, counted) = match self {
             Self::Half => {
                 let half = Duration::from_secs(options.seconds) / 2;
                 return (half, half * 2);
             }
             Self::Fixed { warm_up, counted } | Self::AfterWrites { warm_up, counted, .. } => (warm_up, counted),
         };
-        (Duration::from_secs(begin), Duration::from_secs(begin + counted))
+        (Duration::from_secs(warm_up), Duration::from_secs(warm_up + counted))
     }
 
     const fn writes(self) -> usize {
@@ -142,21 +142,21 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Figures>> {
 
 fn one(server: &Server, case: &Case, options: &Options) -> Result<Figures> {
     let agents = (options.nodes / case.one_in).clamp(1, case.nodes_at_most);
-    let (begin, length) = case.window.of(options);
+    let (warm_up, length) = case.window.of(options);
     eprintln!("{}: {agents} agents for {length:?}", case.name);
     // The case and the agent are the namespace of the pods: so the server knows which one a request is of.
     let namespace = format!("case-{:x}", case.name.len() + case.one_in * 1000 + agents * 100_000);
     let (began, nodes) = node::run(&namespace, agents, case.killing, length)?;
     let asked = asked(server, &namespace, began.duration_since(server.started), length);
-    let writes_before = least_writes(&asked, agents, begin);
+    let writes_before = least_writes(&asked, agents, warm_up);
     ensure!(
         writes_before >= case.window.writes(),
-        "{}: an agent wrote {writes_before} times in {begin:?}, not {}",
+        "{}: an agent wrote {writes_before} times in {warm_up:?}, not {}",
         case.name,
         case.window.writes()
     );
     let of = |verb: &str| asked.iter().filter(|one| one.verb == verb).count();
-    let settled = asked.iter().filter(|one| one.at >= begin).count();
+    let settled = asked.iter().filter(|one| one.at >= warm_up).count();
     let sum = |stage: fn(&node::Node) -> u64| nodes.iter().map(stage).sum();
     Ok(Figures {
         case: case.name,
@@ -168,8 +168,8 @@ fn one(server: &Server, case: &Case, options: &Options) -> Result<Figures> {
         post: of("POST"),
         patch: of("PATCH"),
         request_bytes: asked.iter().map(|one| one.bytes).sum(),
-        settled_from_seconds: begin.as_secs_f64(),
-        settled_per_second: settled as f64 / (length - begin).as_secs_f64(),
+        settled_from_seconds: warm_up.as_secs_f64(),
+        settled_per_second: settled as f64 / length.saturating_sub(warm_up).as_secs_f64(),
         busiest_second: busiest(&asked),
         writes_before,
         told: sum(|node| node.telemetry.passed(Stage::SinkEvent)),
@@ -177,10 +177,10 @@ fn one(server: &Server, case: &Case, options: &Options) -> Result<Figures> {
     })
 }
 
-/// How often the agent that wrote the least did so before `begin`.
-fn least_writes(asked: &[Asked], agents: usize, begin: Duration) -> usize {
+/// How often the agent that wrote the least did so in the first `warm_up`.
+fn least_writes(asked: &[Asked], agents: usize, warm_up: Duration) -> usize {
     let mut writes = HashMap::<&str, usize>::new();
-    for one in asked.iter().filter(|one| one.verb != "GET" && one.at < begin) {
+    for one in asked.iter().filter(|one| one.verb != "GET" && one.at < warm_up) {
         *writes.entry(&one.namespace).or_default() += 1;
     }
     if writes.len() < agents { 0 } else { writes.into_values().min().unwrap_or(0) }
@@ -220,7 +220,7 @@ mod tests {
             asked("a-1", "POST", 3),
             asked("a-1", "PATCH", 9),
         ];
-        let least = |agents, begin| least_writes(&all, agents, Duration::from_secs(begin));
+        let least = |agents, seconds| least_writes(&all, agents, Duration::from_secs(seconds));
         assert_eq!([least(2, 10), least(2, 9), least(2, 2), least(3, 10)], [2, 1, 0, 0]);
     }
 }

@@ -87,9 +87,8 @@ struct Told {
     victims: usize,
     #[serde(rename = "told")]
     count: usize,
-    /// None where nothing was told.
-    median_ms: Option<f64>,
-    p99_ms: Option<f64>,
+    /// Of each that was told.
+    after_ms: Vec<f64>,
 }
 
 /// Starts every watcher, has processes killed, and counts.
@@ -231,12 +230,7 @@ impl Told {
     fn of(victims: &[u32], times: &HashMap<u32, jiff::Timestamp>, telling: &Telling) -> Self {
         let count = victims.iter().filter(|pid| telling.came.contains_key(pid)).count();
         let after = |pid: &u32| Some(telling.came.get(pid)?.duration_since(*times.get(pid)?).as_secs_f64() * 1e3);
-        let mut after: Vec<f64> = victims.iter().filter_map(after).collect();
-        after.sort_by(f64::total_cmp);
-        let median_ms = after.get(after.len() / 2).copied();
-        // The nearest rank.
-        let p99_ms = after.get((after.len().saturating_sub(1) as f64 * 0.99).round() as usize).copied();
-        Self { victims: victims.len(), count, median_ms, p99_ms }
+        Self { victims: victims.len(), count, after_ms: victims.iter().filter_map(after).collect() }
     }
 }
 
@@ -251,8 +245,8 @@ mod tests {
         let telling =
             Telling { came: HashMap::from([(1, time(1010)), (3, time(3002)), (9, time(9000))]), ..Telling::default() };
         let told = Told::of(&[1, 2, 3], &times, &telling);
-        assert_eq!((told.victims, told.count, told.median_ms, told.p99_ms), (3, 2, Some(10.0), Some(10.0)));
+        assert_eq!((told.victims, told.count, told.after_ms), (3, 2, vec![10.0, 2.0]));
         let nothing = Told::of(&[1], &times, &Telling::default());
-        assert_eq!((nothing.count, nothing.median_ms), (0, None));
+        assert_eq!((nothing.count, nothing.after_ms), (0, vec![]));
     }
 }
