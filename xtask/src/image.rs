@@ -147,7 +147,7 @@ fn read_json(file: &Path) -> Result<Value> {
 }
 
 /// The commit that is checked out.
-fn revision() -> Result<String> {
+pub(crate) fn revision() -> Result<String> {
     let mut git = Command::new("git");
     let revision = process::output(git.args(["rev-parse", "HEAD"]).current_dir(paths::workspace()))?;
     Ok(revision.trim_end().to_owned())

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use serde_json::{Value, json};
 
-use super::{kills, machine};
+use super::{kills, machine, mappings};
 use crate::process;
 
 /// How long anything may take before the bench gives up.
@@ -50,8 +50,8 @@ impl Watcher {
     }
 
     /// Starts the polling loop.
-    pub(super) fn polling(program: &Path, cpu: Option<usize>) -> Result<Self> {
-        Self::start(program, cpu, &["poll", "--every", "100"], &[], "Polling")
+    pub(super) fn polling(program: &Path, cpu: Option<usize>, every: Duration) -> Result<Self> {
+        Self::start(program, cpu, &["poll", "--every", &every.as_millis().to_string()], &[], "Polling")
     }
 
     fn start(
@@ -106,8 +106,13 @@ impl Watcher {
 
     /// The page of /metrics.
     pub(super) fn scrape(&self) -> Result<String> {
+        self.get("/metrics")
+    }
+
+    /// What it answers, with the head of the answer.
+    pub(super) fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect")?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
         let mut page = String::new();
         stream.read_to_string(&mut page).context("cannot read the page")?;
         Ok(page)
@@ -115,7 +120,11 @@ impl Watcher {
 
     /// What it takes of memory, in KiB. Not as `status` has it, which leaves out what each CPU has not yet added up.
     pub(super) fn memory(&self) -> Result<Value> {
+        let process = format!("/proc/{}", self.child.id());
+        let program = fs::read_link(format!("{process}/exe")).context("the agent is gone")?;
+        let smaps = machine::read(&format!("{process}/smaps"))?;
         Ok(json!({
+            "mappings_kib": mappings::of(&smaps, &program.to_string_lossy()),
             "rss_kib": self.kib("smaps_rollup", "Rss:")?,
             "anonymous_kib": self.kib("smaps_rollup", "Anonymous:")?,
             "pss_kib": self.kib("smaps_rollup", "Pss:")?,
@@ -132,18 +141,23 @@ impl Watcher {
         line.trim().trim_end_matches(" kB").parse().context("not a number")
     }
 
-    /// For each of its threads, how often it was switched to and how long it ran, in nanoseconds.
-    pub(super) fn threads(&self) -> Result<BTreeMap<String, [u64; 2]>> {
-        let mut threads = BTreeMap::<_, [u64; 2]>::new();
+    /// What each of its threads did so far; those of one name are as one.
+    pub(super) fn threads(&self) -> Result<BTreeMap<String, Ran>> {
+        let mut threads = BTreeMap::<_, Ran>::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).context("the agent is gone")? {
             let task = task?.path();
             let read = |name: &str| fs::read_to_string(task.join(name)).with_context(|| format!("cannot read {name}"));
             let text = read("schedstat")?;
             let fields: Vec<u64> = text.split_whitespace().map_while(|field| field.parse().ok()).collect();
-            let [ran, _, switches] = fields[..] else { bail!("schedstat is {text:?}") };
-            // Those of one name are as one.
+            let [ns, _, runs] = fields[..] else { bail!("schedstat is {text:?}") };
+            let status = read("status")?;
+            let switches = |kind: &str| -> Result<u64> {
+                let line = status.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix("_ctxt_switches:"));
+                line.with_context(|| format!("no {kind} switches"))?.trim().parse().context("not a number")
+            };
+            let now = Ran { ns, runs, voluntary: switches("voluntary")?, involuntary: switches("nonvoluntary")? };
             let thread = threads.entry(read("comm")?.trim().to_owned()).or_default();
-            *thread = [thread[0] + switches, thread[1] + ran];
+            *thread = thread.and(&now);
         }
         Ok(threads)
     }
@@ -165,6 +179,38 @@ impl Watcher {
         // A link says what its program is attached to, where that is a tracepoint; this agent's others are of out_of_memory.
         let name = |id| names.get(&id).cloned().unwrap_or_else(|| format!("out_of_memory ({id})"));
         Ok(programs.into_iter().map(|(id, runs, ns)| Program { name: name(id), runs, ns }).collect())
+    }
+}
+
+/// What a thread did.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ran {
+    pub(super) ns: u64,
+    /// Times that a CPU was given to it.
+    pub(super) runs: u64,
+    /// Times that it gave the CPU up itself, to wait, and that it was taken from it.
+    pub(super) voluntary: u64,
+    pub(super) involuntary: u64,
+}
+
+impl Ran {
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            ns: self.ns + other.ns,
+            runs: self.runs + other.runs,
+            voluntary: self.voluntary + other.voluntary,
+            involuntary: self.involuntary + other.involuntary,
+        }
+    }
+
+    /// What it did since then.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            ns: self.ns - before.ns,
+            runs: self.runs - before.runs,
+            voluntary: self.voluntary - before.voluntary,
+            involuntary: self.involuntary - before.involuntary,
+        }
     }
 }
 

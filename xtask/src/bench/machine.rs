@@ -11,11 +11,16 @@ use crate::{paths, process};
 pub(super) fn describe() -> Result<Value> {
     let cpuinfo = read("/proc/cpuinfo")?;
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let has_hypervisor = |line: &str| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor");
+    let meminfo = read("/proc/meminfo")?;
+    let memory = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let git =
         process::output(Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(paths::workspace()));
     Ok(json!({
         "processor": model.map_or("not known", |(_, model)| model),
         "cpus": std::thread::available_parallelism()?.get(),
+        "is_virtual": cpuinfo.lines().any(has_hypervisor),
+        "memory_kib": memory.context("/proc/meminfo has no total")?.parse::<u64>().context("not a number")?,
         "kernel": kernel()?,
         "rustc": process::output(Command::new("rustc").arg("--version"))?.trim(),
         "commit": git.unwrap_or_default().trim(),

@@ -11,7 +11,7 @@ use super::{
     kills::{self, Cgroup},
     machine, standing,
 };
-use crate::{paths, process, vm::kernels::Arch};
+use crate::{image, paths, process, vm::kernels::Arch};
 
 /// Containers on the node, and kills in one run, that show how the stages grow.
 const CONTAINERS: [&str; 4] = ["10", "100", "1000", "10000"];
@@ -19,13 +19,26 @@ const KILLS: [&str; 3] = ["1000", "10000", "100000"];
 const SERIES: [&str; 3] = ["50", "500", "5000"];
 
 /// Every stage on nodes of several sizes, and with more and more kills.
-pub(super) fn stages(programs: &Programs) -> Result<Value> {
+pub(super) fn stages(programs: &Programs, rounds: usize) -> Result<Value> {
     let on = |containers: &&str| programs.bench(&["stages", "--kills", "20000", "--containers", containers]);
     let with = |kills: &&str| programs.bench(&["stages", "--kills", kills, "--containers", "500"]);
-    Ok(json!({
-        "by_containers": CONTAINERS.iter().map(on).collect::<Result<Vec<_>>>()?,
-        "by_kills": KILLS.iter().map(with).collect::<Result<Vec<_>>>()?,
-    }))
+    let (mut by_containers, mut by_kills) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        by_containers.push(CONTAINERS.iter().map(on).collect::<Result<Vec<_>>>()?);
+        by_kills.push(KILLS.iter().map(with).collect::<Result<Vec<_>>>()?);
+    }
+    Ok(json!({ "by_containers": each_time(&by_containers), "by_kills": each_time(&by_kills) }))
+}
+
+/// The runs of the first round, each with the times of every round: what is allocated is the same each time.
+fn each_time(rounds: &[Vec<Value>]) -> Vec<Value> {
+    let mut runs = rounds.first().cloned().unwrap_or_default();
+    for (place, run) in runs.iter_mut().enumerate() {
+        for (stage, figures) in run["stages"].as_array_mut().into_iter().flatten().enumerate() {
+            figures["ns"] = rounds.iter().map(|round| round[place]["stages"][stage]["ns"].clone()).collect();
+        }
+    }
+    runs
 }
 
 /// /metrics at several sizes.
@@ -33,9 +46,9 @@ pub(super) fn scrape(programs: &Programs) -> Result<Value> {
     SERIES.iter().map(|series| programs.bench(&["scrape", "--series", series])).collect()
 }
 
-/// Memory after more and more kills: replayed ones, in a process that has the agent's parts, and real ones of the agent itself, as
+/// Memory after more and more kills: replayed ones, in processes that have the agent's parts, one for each round, and real ones of the agent itself, as
 /// many as there is time for.
-pub(super) fn growth(programs: &Programs, kills: usize) -> Result<Value> {
+pub(super) fn growth(programs: &Programs, kills: usize, rounds: usize) -> Result<Value> {
     let links = kills::links(0)?.display().to_string();
     let agent = Watcher::agent_with(&programs.agent, None, &["--container-log-dir", &links], &[])?;
     // What starting took is given back.
@@ -49,7 +62,13 @@ pub(super) fn growth(programs: &Programs, kills: usize) -> Result<Value> {
         cgroup.kill(0)?;
         agent.latency_ms()?;
     }
-    Ok(json!({ "replayed": programs.bench(&["memory", "--kills", "100000"])?, "agent": { "points": points } }))
+    let replay = |_| programs.bench(&["memory", "--kills", "100000"]);
+    let rounds = (0..rounds).map(replay).collect::<Result<Vec<_>>>()?;
+    let mut replayed = rounds.first().cloned().context("no round")?;
+    for (place, point) in replayed["points"].as_array_mut().into_iter().flatten().enumerate() {
+        point["rss_kib"] = rounds.iter().map(|round| round["points"][place]["rss_kib"].clone()).collect();
+    }
+    Ok(json!({ "replayed": replayed, "agent": { "points": points } }))
 }
 
 /// What is built, and of how much.
@@ -61,7 +80,7 @@ pub(super) fn sizes(programs: &Programs) -> Result<Value> {
     }))
 }
 
-/// The image that `cargo xtask image` built last, as a registry has it.
+/// The image that `cargo xtask image` built last, as a registry has it, and the commit that it says it is of.
 pub(super) fn image() -> Result<Value> {
     let layout = paths::target().join(format!("image/proof-{}/oci", Arch::own()));
     ensure!(layout.is_dir(), "no image is in {}: run `cargo xtask image --build-only`", layout.display());
@@ -70,11 +89,19 @@ pub(super) fn image() -> Result<Value> {
         serde_json::from_str(&text).with_context(|| format!("cannot understand {}", file.display()))
     };
     let index = read(&layout.join("index.json"))?;
-    let digest = index["manifests"][0]["digest"].as_str().context("the image has no manifest")?;
-    let manifest = read(&layout.join("blobs").join(digest.replace(':', "/")))?;
+    let blob = |digest: &Value| -> Result<Value> {
+        read(&layout.join("blobs").join(digest.as_str().context("a blob without a digest")?.replace(':', "/")))
+    };
+    let manifest = blob(&index["manifests"][0]["digest"])?;
     let layers = manifest["layers"].as_array().context("the manifest has no layers")?;
     let bytes = layers.iter().chain([&manifest["config"]]).filter_map(|blob| blob["size"].as_u64());
-    Ok(json!({ "compressed_bytes": bytes.sum::<u64>(), "layers": layers.len() }))
+    let config = blob(&manifest["config"]["digest"])?;
+    let commit = config["config"]["Labels"]["org.opencontainers.image.revision"].as_str();
+    let commit = commit.context("the image does not say which commit it is of")?;
+    if commit != image::revision()? {
+        println!("the image is of another commit than this one: {commit}, as its row will say");
+    }
+    Ok(json!({ "compressed_bytes": bytes.sum::<u64>(), "layers": layers.len(), "commit": commit }))
 }
 
 /// Instructions that the verifiers of other kernels went through, as the guests that docs/kernel-support.md is made of said.
@@ -94,13 +121,15 @@ pub(super) fn verified() -> Result<Value> {
 /// Time of a release build that finds nothing built, and of how much CPU.
 pub(super) fn cold_build() -> Result<Value> {
     let target = paths::target().join("bench/cold");
+    // Before: afterwards the load is the build's own.
+    let machine = machine::describe()?;
     let started = Instant::now();
     let mut cargo = process::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "oom-watcher", "--target-dir"]).arg(&target);
     process::run(cargo.current_dir(paths::workspace()))?;
     let seconds = started.elapsed().as_secs_f64();
     fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
-    Ok(json!({ "seconds": seconds, "machine": machine::describe()? }))
+    Ok(json!({ "seconds": seconds, "machine": machine }))
 }
 
 fn length(file: &Path) -> Result<u64> {

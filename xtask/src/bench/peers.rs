@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::Programs;
+use super::{Programs, statistics::quantile};
 use crate::{
     apt, paths, process,
     vm::{
@@ -66,9 +66,23 @@ pub(super) fn measure(programs: &Programs, kills: usize, seconds: u64) -> Result
     }
     let results = outcome.results();
     let mut peers: Value = serde_json::from_str(&results).with_context(|| format!("the guest said {results:?}"))?;
+    for watcher in peers["watchers"].as_array_mut().context("the guest had no watchers")? {
+        ["alone", "group", "at_once"].iter().try_for_each(|what| summarize(&mut watcher[*what]))?;
+    }
     peers["packages"] = versions;
     peers["memory_mib"] = json!(MEMORY);
     Ok(peers)
+}
+
+/// Adds the quantiles of what a watcher told; one that did not run, or told nothing, has none.
+fn summarize(told: &mut Value) -> Result<()> {
+    let after: Vec<f64> = told["after_ms"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    if !after.is_empty() {
+        for (name, share) in [("median_ms", 0.5), ("p99_ms", 0.99), ("max_ms", 1.0)] {
+            told[name] = json!(quantile(&after, share)?);
+        }
+    }
+    Ok(())
 }
 
 /// What the guest has in memory: its first process, a shell, and what is measured and measures.
@@ -124,4 +138,21 @@ fn headers(suite: &apt::Suite) -> Result<Vec<apt::Package>> {
         own.depends.iter().find(|name| name.ends_with("-common")).context("the headers have no common part")?;
     let common = suite.newest(common)?;
     Ok(vec![own, common])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_told_nothing_has_no_quantiles() {
+        let mut told = json!({ "after_ms": [3.0, 1.0, 2.0] });
+        summarize(&mut told).unwrap();
+        assert_eq!((&told["median_ms"], &told["p99_ms"], &told["max_ms"]), (&json!(2.0), &json!(3.0), &json!(3.0)));
+        for mut nothing in [json!(null), json!({ "after_ms": [] })] {
+            let before = nothing.clone();
+            summarize(&mut nothing).unwrap();
+            assert_eq!(nothing, before);
+        }
+    }
 }

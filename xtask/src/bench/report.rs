@@ -4,8 +4,11 @@
 //! A page is a template with marks: `<!-- name -->` on a line of its own is a table, `{{name}}` a figure. This file knows the marks;
 //! what stands in their places is in its modules.
 
+mod latency;
 mod peers;
 mod scale;
+mod stages;
+mod standing;
 mod tables;
 mod targets;
 mod value;
@@ -37,17 +40,22 @@ const PAGES: [Page; 2] = [
         tables: &[
             ("machine", tables::machine),
             ("targets", targets::table),
-            ("latency", tables::latency),
-            ("peers", peers::table),
+            ("latency", latency::table),
+            ("latency-plot", latency::plot),
+            ("peers", peers::latency),
+            ("peers-sooner", peers::sooner),
+            ("peers-cost", peers::cost),
             ("peers-versions", peers::versions),
-            ("kernel", tables::kernel),
-            ("verified", tables::verified),
-            ("standing", tables::standing),
-            ("threads", tables::threads),
-            ("start", tables::start),
-            ("stages", tables::stages),
-            ("containers", tables::by_containers),
-            ("kills", tables::by_kills),
+            ("kernel", latency::kernel),
+            ("verified", latency::verified),
+            ("memory", standing::memory),
+            ("mappings", standing::by_mapping),
+            ("idle", standing::idle),
+            ("threads", standing::threads),
+            ("start", standing::start),
+            ("stages", stages::table),
+            ("containers", stages::by_containers),
+            ("kills", stages::by_kills),
             ("growth", tables::growth),
             ("scrape", tables::scrape),
             ("api", tables::api),
@@ -102,12 +110,13 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::results;
 
     #[test]
     fn the_pages_are_what_the_kept_results_give() {
         for page in &PAGES {
             let committed = fs::read_to_string(paths::workspace().join(page.file)).unwrap();
-            let rendered = page.render(&crate::bench::read().unwrap()).unwrap();
+            let rendered = page.render(&results::read(&results::published()).unwrap()).unwrap();
             let file = page.file;
             assert!(
                 committed == rendered,

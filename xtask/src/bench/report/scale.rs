@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::{
-    Figures,
+    Figures, stages,
     value::{grouped, list, number, string},
 };
 
@@ -20,16 +20,17 @@ const EVENT_KEPT_HOURS: f64 = 1.0;
 /// What the server of the made-up fleet counted.
 pub(super) fn table(results: &Value) -> Result<String> {
     let mut text = String::from(
-        "| | agents | for | kills | pods asked for | Events made | Events raised | requests/s, settled | in the fleet | busiest second |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+        "| | agents | for | kills | pods asked for | Events made | Events raised | requests/s, settled | in the fleet | busiest second | in the fleet |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for case in list(&results["fleet"])? {
         let settled = number(&case["settled_per_second"])?;
         let (agents, kills) = (number(&case["agents"])?, number(&case["kills"])?);
         let [get, post, patch, busiest] = ["get", "post", "patch", "busiest_second"].map(|name| number(&case[name]));
+        let (busiest, one_in) = (busiest?, number(&case["one_in"])?);
         writeln!(
             text,
-            "| {} | {} | {} s | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} s | {} | {} | {} | {} | {} | {} | {} | {} |",
             string(&case["case"])?,
             grouped(agents),
             case["seconds"].as_f64().map(grouped).context("no length")?,
@@ -38,8 +39,9 @@ pub(super) fn table(results: &Value) -> Result<String> {
             grouped(post?),
             grouped(patch?),
             rate(settled),
-            rate(settled * number(&case["one_in"])?),
-            grouped(busiest?),
+            rate(settled * one_in),
+            grouped(busiest),
+            grouped(busiest * one_in),
         )?;
     }
     Ok(text)
@@ -47,9 +49,8 @@ pub(super) fn table(results: &Value) -> Result<String> {
 
 /// What kills cost the fleet, each in another pod, at the rates of the page.
 pub(super) fn rates(results: &Value) -> Result<String> {
-    let everything = &results["standing"]["everything"];
-    let more = series_after_a_kill(results)?;
-    let sent = number(&everything["asked"]["request_bytes"])?;
+    let more = More::of(results)?;
+    let sent = number(&results["standing"]["everything"]["asked"]["request_bytes"])?;
     let series_bytes = bytes_per_series(results)?;
     let mut text = String::from(
         "| kills a minute, in the fleet | requests/s | bytes sent to the API, a second | Events/min | Events kept in an hour | \
@@ -66,8 +67,8 @@ pub(super) fn rates(results: &Value) -> Result<String> {
             small(sent * per_second),
             if kills < 1.0 { kills.to_string() } else { grouped(kills) },
             grouped(hourly),
-            grouped(hourly * more),
-            small(hourly * more * series_bytes / SCRAPED_EVERY_S),
+            grouped(more.after(hourly)),
+            small(more.after(hourly) * series_bytes / SCRAPED_EVERY_S),
         )?;
     }
     Ok(text)
@@ -82,9 +83,28 @@ fn small(value: f64) -> String {
     }
 }
 
-fn series_after_a_kill(results: &Value) -> Result<f64> {
-    let everything = &results["standing"]["everything"];
-    Ok(number(&everything["page"]["series"])? - number(&everything["page_before_the_kill"]["series"])?)
+/// Series that kills add to the pages.
+struct More {
+    /// Of the first kill in a container: what is counted of it, and its pod's controller.
+    container: f64,
+    pod: f64,
+    /// Of an agent's first kill: how long attribution took.
+    agent: f64,
+}
+
+impl More {
+    fn of(results: &Value) -> Result<Self> {
+        let everything = &results["standing"]["everything"];
+        let of = |name: &str| -> Result<f64> {
+            Ok(number(&everything["page"][name])? - number(&everything["page_before_the_kill"][name])?)
+        };
+        Ok(Self { container: of("series_of_containers")?, pod: of("series_of_pods")?, agent: of("own_series")? })
+    }
+
+    /// Of so many kills, each in another pod, and on another node as long as there are any.
+    fn after(&self, kills: f64) -> f64 {
+        kills * (self.container + self.pod) + kills.min(NODES) * self.agent
+    }
 }
 
 fn rate(per_second: f64) -> String {
@@ -97,7 +117,7 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
     let before = &everything["page_before_the_kill"];
     let own = number(&before["own_series"])?;
     let of_others = number(&before["own_series_of_others"])?;
-    let more = series_after_a_kill(results)?;
+    let more = More::of(results)?;
     let series_bytes = bytes_per_series(results)?;
     let own_bytes = number(&before["bytes"])? - series_bytes * number(&before["series_of_containers"])?;
     let page = own_bytes + PODS * series_bytes;
@@ -109,7 +129,10 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
     Ok(vec![
         ("own_series", grouped(own)),
         ("own_series_of_others", grouped(of_others)),
-        ("series_after_a_kill", grouped(more)),
+        ("series_of_container", grouped(more.container)),
+        ("series_of_pod", grouped(more.pod)),
+        ("series_of_kill", grouped(more.container + more.pod)),
+        ("series_of_agent", grouped(more.agent)),
         ("own_kb", format!("{:.1}", own_bytes / 1e3)),
         ("series_bytes", grouped(series_bytes)),
         ("kill_request_bytes", grouped(sent)),
@@ -117,14 +140,14 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
         ("fleet_zero_series", millions(zeros)),
         ("fleet_series", millions(NODES * own + zeros)),
         ("fleet_series_without_others", millions(NODES * (own - of_others) + zeros)),
-        ("fleet_killed_series", millions(hourly * more)),
+        ("fleet_killed_series", millions(more.after(hourly))),
         ("page_kb", format!("{:.1}", page / 1e3)),
         ("page_kb_per_second", format!("{:.1}", page / 1e3 / SCRAPED_EVERY_S)),
         ("fleet_mb_per_second", format!("{:.1}", NODES * page / 1e6 / SCRAPED_EVERY_S)),
         ("fleet_samples_per_second", grouped(NODES * (own + PODS) / SCRAPED_EVERY_S)),
-        ("kill_us", format!("{:.0}", kill_ns(results)? / 1e3)),
+        ("kill_us", format!("{:.0}", stages::kill_ns(results)? / 1e3)),
         ("kills_held", grouped(number(&results["records"]["kills_held"])?)),
-        ("kills_per_second", grouped((1e9 / kill_ns(results)? / 1e3).floor() * 1e3)),
+        ("kills_per_second", stages::per_second(results)?),
     ])
 }
 
@@ -134,10 +157,4 @@ fn bytes_per_series(results: &Value) -> Result<f64> {
     let (few, many) = (pages.first().context("no page")?, pages.last().context("no page")?);
     let more = |name: &str| Ok::<_, anyhow::Error>(number(&many[name])? - number(&few[name])?);
     Ok(more("bytes")? / more("series")?)
-}
-
-/// All stages of one kill, in the run that docs/performance.md shows.
-fn kill_ns(results: &Value) -> Result<f64> {
-    let run = list(&results["stages"]["by_kills"])?.get(1).context("no run")?;
-    list(&run["stages"])?.iter().map(|stage| number(&stage["ns"])).sum()
 }

@@ -2,17 +2,21 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::value::{list, mb, number};
+use super::{
+    latency, stages, standing,
+    value::{list, number, samples},
+};
+use crate::bench::statistics::Spread;
 
 /// A bound and what was measured against it.
 struct Target {
     what: &'static str,
     bound: Bound,
     unit: &'static str,
-    measured: fn(&Value) -> Result<f64>,
+    measured: fn(&Value) -> Result<Spread>,
 }
 
 enum Bound {
@@ -21,71 +25,92 @@ enum Bound {
 }
 use Bound::{AtLeast, AtMost};
 
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 24] = [
     target("kernel's hook → line, idle, on another CPU: median", AtMost(0.3), "ms", |results| {
-        line(results, IDLE, "median_ms")
+        line(results, "idle, another CPU", 0.5)
     }),
-    target("the same: p99", AtMost(5.0), "ms", |results| line(results, IDLE, "p99_ms")),
-    target("on a loaded machine, on another CPU: p99", AtMost(5.0), "ms", |results| line(results, LOADED, "p99_ms")),
-    target("times ahead of polling each 100 ms", AtLeast(50.0), "", ahead),
-    target("wake-ups of the agent in 10 s, everything on", AtMost(1.0), "", |results| in_ten(results, "switches")),
+    target("the same: p99", AtMost(5.0), "ms", |results| line(results, "idle, another CPU", 0.99)),
+    target("on a loaded machine, on another CPU: p99", AtMost(5.0), "ms", |results| {
+        line(results, "loaded, another CPU", 0.99)
+    }),
+    target("idle, on the same CPU: p99", AtMost(5.0), "ms", |results| line(results, "idle, same CPU", 0.99)),
+    target("loaded, on the same CPU: p99", AtMost(5.0), "ms", |results| line(results, "loaded, same CPU", 0.99)),
+    target("times ahead of polling each 100 ms, idle, on another CPU", AtLeast(50.0), "", |results| {
+        ahead(results, "idle, another CPU")
+    }),
+    target("the same, loaded, on another CPU", AtLeast(50.0), "", |results| ahead(results, "loaded, another CPU")),
+    target("the same, idle, on the same CPU", AtLeast(50.0), "", |results| ahead(results, "idle, same CPU")),
+    target("the same, loaded, on the same CPU", AtLeast(50.0), "", |results| ahead(results, "loaded, same CPU")),
+    target("wake-ups of the agent in 10 s, everything on", AtMost(1.0), "", |results| {
+        Ok(standing::in_ten(results, "runs")?.into())
+    }),
     target(
         "CPU time in 10 s, everything on: less than the kernel's own accounting sees",
         AtMost(10.0),
         "ms",
-        |results| Ok(in_ten(results, "cpu_us")? / 1e3),
+        |results| Ok((standing::in_ten(results, "cpu_us")? / 1e3).into()),
     ),
-    target("resident, standalone", AtMost(4.0), "MB", |results| resident(results, "standalone", "steady")),
+    target("resident, standalone", AtMost(4.0), "MB", |results| standing::resident(results, "standalone", "steady")),
     target("the same, right after a scrape", AtMost(4.0), "MB", |results| {
-        resident(results, "standalone", "after_a_scrape")
+        standing::resident(results, "standalone", "after_a_scrape")
     }),
-    target("resident, everything on", AtMost(8.0), "MB", |results| resident(results, "everything", "steady")),
+    target("resident, everything on", AtMost(8.0), "MB", |results| standing::resident(results, "everything", "steady")),
     target("the same, right after a scrape", AtMost(8.0), "MB", |results| {
-        resident(results, "everything", "after_a_scrape")
+        standing::resident(results, "everything", "after_a_scrape")
     }),
-    target("peak, the largest of all cases", AtMost(24.0), "MB", peak),
-    target("resident after 100 000 replayed kills, by that after 20 000", AtMost(1.02), "×", flat),
-    target("exec → attached: median", AtMost(150.0), "ms", |results| {
-        number(&results["standing"]["start"]["exec_to_attached_median_ms"])
+    target("peak, the largest of all cases", AtMost(24.0), "MB", standing::peak),
+    target("resident after 100 000 replayed kills, divided by that after 20 000", AtMost(1.02), "×", flat),
+    target("exec → attached", AtMost(150.0), "ms", standing::started),
+    target("attribution with 10 000 containers, divided by that with 10", AtMost(2.0), "×", stages::attribution),
+    target("the stage that grows most with 1 000 times as many containers: its time", AtMost(1000.0), "×", |results| {
+        Ok(stages::by_more_containers(results)?.1)
     }),
-    target("attribution with 10 000 containers, by that with 10", AtMost(2.0), "×", |results| {
-        let (few, many) = ends(results, "by_containers")?;
-        Ok(stage(many, "attribute")? / stage(few, "attribute")?)
-    }),
-    target("worst stage from 10 to 10 000 containers, by linear growth", AtMost(1.0), "×", |results| {
-        growth(results, "by_containers", "containers")
-    }),
-    // Not from 1 000: there the caches are cold, and anything would be faster later.
-    target("worst stage from 10 000 to 100 000 kills, by the time of each", AtMost(1.2), "×", |results| {
-        let runs = list(&results["stages"]["by_kills"])?;
-        let at = |kills: u64| runs.iter().find(|run| run["kills"] == kills).context("no such run");
-        worst(at(10_000)?, at(100_000)?)
+    target("the stage that grows most from 10 000 to 100 000 kills: its time for each", AtMost(1.2), "×", |results| {
+        Ok(stages::by_more_kills(results)?.1)
     }),
     target("group kill in a guest: victims told", AtLeast(1.0), "of all", |results| told(results, "group")),
     target("kills at once in a guest: told", AtLeast(1.0), "of all", |results| told(results, "at_once")),
+    target("one kill at a time in a guest: told", AtLeast(1.0), "of all", |results| told(results, "alone")),
 ];
 
-const fn target(what: &'static str, bound: Bound, unit: &'static str, measured: fn(&Value) -> Result<f64>) -> Target {
+const fn target(
+    what: &'static str,
+    bound: Bound,
+    unit: &'static str,
+    measured: fn(&Value) -> Result<Spread>,
+) -> Target {
     Target { what, bound, unit, measured }
 }
-
-const IDLE: &str = "idle, another CPU";
-const LOADED: &str = "loaded, another CPU";
 
 /// A row for each target.
 pub(super) fn table(results: &Value) -> Result<String> {
     let mut text = String::from("| | target | measured | |\n|---|--:|--:|---|\n");
     for Target { what, bound, unit, measured } in &TARGETS {
         let value = measured(results).with_context(|| format!("no figure for {what:?}"))?;
-        let (sign, limit, over) = match bound {
-            AtMost(limit) => ("≤", limit, value - limit),
-            AtLeast(limit) => ("≥", limit, limit - value),
+        let (sign, limit) = match bound {
+            AtMost(limit) => ("≤", limit),
+            AtLeast(limit) => ("≥", limit),
         };
         let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-        let verdict = if over > 0.0 { format!("**missed by {}{unit}**", shown(over)) } else { "held".to_owned() };
-        writeln!(text, "| {what} | {sign} {limit}{unit} | {}{unit} | {verdict} |", shown(value))?;
+        let median = shown(value.median);
+        writeln!(text, "| {what} | {sign} {limit}{unit} | {median}{unit} | {} |", verdict(bound, value, &unit))?;
     }
     Ok(text)
+}
+
+/// By the whole range: where the bound is inside it, another round might have said the other thing.
+fn verdict(bound: &Bound, value: Spread, unit: &str) -> String {
+    let over = |value: f64| match bound {
+        AtMost(limit) => value - limit,
+        AtLeast(limit) => limit - value,
+    };
+    let range =
+        if value.min < value.max { format!(" ({} … {})", shown(value.min), shown(value.max)) } else { String::new() };
+    match (over(value.min) > 0.0, over(value.max) > 0.0) {
+        (false, false) => format!("held{range}"),
+        (true, true) => format!("**missed by {}{unit}**{range}", shown(over(value.median))),
+        _ => format!("**undecided**{range}"),
+    }
 }
 
 /// With as many digits as say something.
@@ -97,74 +122,31 @@ fn shown(value: f64) -> String {
     }
 }
 
-fn line(results: &Value, case: &str, figure: &str) -> Result<f64> {
-    number(&latency(results, case)?["line"][figure])
+fn line(results: &Value, case: &str, share: f64) -> Result<Spread> {
+    Ok(latency::ms(latency::case(results, case)?, latency::LINE, share)?.into())
 }
 
-fn latency<'a>(results: &'a Value, name: &str) -> Result<&'a Value> {
-    let cases = list(&results["latency"]["cases"])?;
-    cases.iter().find(|case| case["case"] == name).with_context(|| format!("no case {name:?}"))
+fn ahead(results: &Value, case: &str) -> Result<Spread> {
+    Ok(latency::ahead(latency::case(results, case)?)?.into())
 }
 
-fn ahead(results: &Value) -> Result<f64> {
-    let case = latency(results, IDLE)?;
-    Ok(number(&case["polling_100_ms"]["median_ms"])? / number(&case["line"]["median_ms"])?)
-}
-
-fn in_ten(results: &Value, figure: &str) -> Result<f64> {
-    let idle = &results["standing"]["everything"]["idle"];
-    Ok(10.0 * number(&idle[figure])? / number(&idle["seconds"])?)
-}
-
-fn resident(results: &Value, case: &str, when: &str) -> Result<f64> {
-    mb(&results["standing"][case][when]["rss_kib"])
-}
-
-fn peak(results: &Value) -> Result<f64> {
-    let peaks = ["standalone", "containers", "everything"].map(|case| mb(&results["standing"][case]["peak_kib"]));
-    peaks.into_iter().try_fold(0.0, |most: f64, peak| Ok(most.max(peak?)))
-}
-
-fn flat(results: &Value) -> Result<f64> {
+/// Round by round: each is a process of its own.
+fn flat(results: &Value) -> Result<Spread> {
     let points = list(&results["growth"]["replayed"]["points"])?;
-    let at = |kills: u64| points.iter().find(|point| point["kills"] == kills).context("no such point");
-    Ok(number(&at(100_000)?["rss_kib"])? / number(&at(20_000)?["rss_kib"])?)
+    let at = |kills: u64| {
+        let point = points.iter().find(|point| point["kills"] == kills).context("no such point")?;
+        samples(&point["rss_kib"])
+    };
+    Spread::of(&at(20_000)?.iter().zip(at(100_000)?).map(|(few, many)| many / few).collect::<Vec<_>>())
 }
 
-/// The first and the last run.
-fn ends<'a>(results: &'a Value, runs: &str) -> Result<(&'a Value, &'a Value)> {
-    let runs = list(&results["stages"][runs])?;
-    Ok((runs.first().context("no run")?, runs.last().context("no run")?))
-}
-
-fn stage(run: &Value, name: &str) -> Result<f64> {
-    let stage = list(&run["stages"])?.iter().find(|stage| stage["stage"] == name);
-    number(&stage.with_context(|| format!("no stage {name}"))?["ns"])
-}
-
-/// The stage that became slowest by its own measure.
-fn worst(few: &Value, many: &Value) -> Result<f64> {
-    let (few, many) = (list(&few["stages"])?, list(&many["stages"])?);
-    ensure!(few.len() == many.len(), "the runs have other stages");
-    few.iter()
-        .zip(many)
-        .try_fold(0.0, |worst: f64, (few, many)| Ok(worst.max(number(&many["ns"])? / number(&few["ns"])?)))
-}
-
-fn growth(results: &Value, runs: &str, what: &str) -> Result<f64> {
-    let (few, many) = ends(results, runs)?;
-    Ok(worst(few, many)? / (number(&many[what])? / number(&few[what])?))
-}
-
-fn told(results: &Value, what: &str) -> Result<f64> {
+fn told(results: &Value, what: &str) -> Result<Spread> {
     let own = list(&results["peers"]["watchers"])?.first().context("no watcher")?;
-    Ok(number(&own[what]["told"])? / number(&own[what]["victims"])?)
+    Ok((number(&own[what]["told"])? / number(&own[what]["victims"])?).into())
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -173,10 +155,17 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_that_of_the_worst_stage() {
-        let run =
-            |containers: u64, a: f64, b: f64| json!({ "containers": containers, "stages": [{ "ns": a }, { "ns": b }] });
-        let results = json!({ "stages": { "by": [run(10, 1.0, 5.0), run(100, 1.0, 25.0)] } });
-        assert!((growth(&results, "by", "containers").unwrap() - 0.5).abs() < 1e-9);
+    fn a_bound_inside_the_range_is_not_decided() {
+        let of = |min, median, max| Spread { median, min, max };
+        for (bound, value, expected) in [
+            (AtMost(4.0), of(3.0, 3.5, 4.0), "held (3.00 … 4.00)"),
+            (AtMost(4.0), of(3.0, 3.5, 4.1), "**undecided** (3.00 … 4.10)"),
+            (AtMost(4.0), of(4.5, 5.0, 6.0), "**missed by 1.00 MB** (4.50 … 6.00)"),
+            (AtLeast(4.0), of(3.0, 5.0, 6.0), "**undecided** (3.00 … 6.00)"),
+            (AtLeast(4.0), 3.0.into(), "**missed by 1.00 MB**"),
+            (AtLeast(4.0), 4.0.into(), "held"),
+        ] {
+            assert_eq!(verdict(&bound, value, " MB"), expected);
+        }
     }
 }
