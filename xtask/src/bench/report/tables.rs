@@ -73,7 +73,7 @@ pub(super) fn api(results: &Value) -> Result<String> {
 
 pub(super) fn sizes(results: &Value) -> Result<String> {
     let sizes = &results["sizes"];
-    let commit = results["image"]["commit"].as_str().unwrap_or("not recorded");
+    let commit = string(&results["image"]["commit"]).context("the image is of no commit")?;
     let image = format!("{:.2} MB (commit {commit:.12})", number(&results["image"]["compressed_bytes"])? / 1e6);
     let build = match results["cold_build"]["seconds"].as_f64() {
         Some(seconds) => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
@@ -81,7 +81,7 @@ pub(super) fn sizes(results: &Value) -> Result<String> {
     };
     Ok(format!(
         "| agent | kernel program | image, compressed | packages of others in the agent | release build from nothing |\n\
-         |--:|--:|--:|--:|--:|\n| {:.2} MB | {:.2} MB | {image} | {} | {build} |\n",
+         |--:|--:|--:|--:|--:|\n| {:.2} MB | {:.3} MB | {image} | {} | {build} |\n",
         number(&sizes["agent_bytes"])? / 1e6,
         number(&sizes["object_bytes"])? / 1e6,
         sizes["dependencies"],
