@@ -71,19 +71,22 @@ pub(super) fn memory(results: &Value) -> Result<String> {
     Ok(text)
 }
 
-/// What was resident, standalone, before a scrape and after it.
+/// What was resident, standalone before a scrape and after it, and with everything on.
 pub(super) fn by_mapping(results: &Value) -> Result<String> {
-    let standalone = &results["standing"]["standalone"];
-    let mut text = String::from("| | before a scrape | after it | more |\n|---|--:|--:|--:|\n");
-    let mut total = [0.0; 2];
-    let mut row = |title: &str, [before, after]: [f64; 2]| {
-        writeln!(text, "| {title} | {before:.2} MB | {after:.2} MB | {:.2} MB |", after - before)
+    let mut text =
+        String::from("| | standalone | after a scrape | more | everything on, steady |\n|---|--:|--:|--:|--:|\n");
+    let mut total = [0.0; 3];
+    let mut row = |title: &str, [before, after, everything]: [f64; 3]| {
+        let more = after - before;
+        writeln!(text, "| {title} | {before:.2} MB | {after:.2} MB | {more:.2} MB | {everything:.2} MB |")
     };
     for (kind, title) in MAPPINGS {
-        let at = |when: &str| Ok::<_, anyhow::Error>(spread(&standalone[when]["mappings_kib"][kind])?.median * MB);
-        let both = [at("steady")?, at("after_a_scrape")?];
-        total.iter_mut().zip(both).for_each(|(total, one)| *total += one);
-        row(title, both)?;
+        let at = |case: &str, when: &str| -> Result<f64> {
+            Ok(spread(&results["standing"][case][when]["mappings_kib"][kind])?.median * MB)
+        };
+        let of = [at("standalone", "steady")?, at("standalone", "after_a_scrape")?, at("everything", "steady")?];
+        total.iter_mut().zip(of).for_each(|(total, one)| *total += one);
+        row(title, of)?;
     }
     row("**all**", total)?;
     Ok(text)
