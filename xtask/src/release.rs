@@ -131,8 +131,9 @@ fn builder_fault(dockerfile: &str) -> Option<String> {
     let builder = line.rsplit(' ').next().unwrap_or_default();
     let digest = builder.split_once("@sha256:").map(|(_, digest)| digest).unwrap_or_default();
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (!is_digest)
-        .then(|| format!("Dockerfile.production: the builder image {builder:?} has no digest; RELEASE.md says how to find it"))
+    (!is_digest).then(|| {
+        format!("Dockerfile.production: the builder image {builder:?} has no digest; RELEASE.md says how to find it")
+    })
 }
 
 /// What a tag needs beside the version of the sources.
