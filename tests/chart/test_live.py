@@ -1,13 +1,17 @@
-"""The dashboard on a real Prometheus, which scrapes an agent's page before and after kills."""
+"""The dashboard on real Prometheuses, which scrape an agent's page before and after kills."""
 
+import math
+import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from charttool import contract, dashboard, live
+from charttool import contract, dashboard, live, panels
 from charttool.paths import FIXTURES
 
 
@@ -32,44 +36,79 @@ def figures(name: str, label: str) -> dict[tuple[str, ...], float]:
     return {key: chosen for key, found in values.items() if (chosen := max(found))}
 
 
-class Page(BaseHTTPRequestHandler):
-    """Serves the agent's page, before or after the kills."""
-
-    when = "before"
-
-    def do_GET(self) -> None:  # noqa: N802, the name that BaseHTTPRequestHandler asks for
-        page = (FIXTURES / f"agent-{self.when}.txt").read_text().replace("@NOW@", str(int(time.time())))
-        self.send_response(200)
-        self.send_header("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
-        self.end_headers()
-        self.wfile.write(page.encode())
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: the requests are Prometheus' scrapes."""
+# The agent to which what alerts are about happens, and one that has no series at zero: a container's first is its first kill.
+WELL, TROUBLE, FIRST = "", "trouble-", "first"
+NODE = "node-1"
 
 
-@pytest.fixture(scope="module")
-def address(with_prometheus) -> Iterator[str]:
-    """Address of a Prometheus that has scraped the page before and after the kills."""
-    Page.when = "before"
+def page(kind: str, when: str) -> str:
+    """The page of an agent, before or after the kills."""
+    text = (FIXTURES / f"agent-{'' if kind == FIRST else kind}{when}.txt").read_text()
+    return re.sub(r"^oom_kills_total.* 0\n", "", text, flags=re.MULTILINE) if kind == FIRST else text
+
+
+@dataclass
+class Scraped:
+    """A Prometheus that has scraped a page before and after the kills."""
+
+    address: str
+    begin: float
+    before: str
+    after: str
+
+
+@contextmanager
+def scraped(kind: str) -> Iterator[tuple[str, list[str]]]:
+    """A Prometheus that scrapes an agent's page, which is the first of the list."""
+    pages = [page(kind, "before"), page(kind, "after")]
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802, the name that BaseHTTPRequestHandler asks for
+            self.send_response(200)
+            self.send_header("Content-Type", "application/openmetrics-text; version=1.0.0; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(pages[0].replace("@NOW@", str(int(time.time()))).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the requests are Prometheus' scrapes."""
+
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with live.prometheus(f"127.0.0.1:{server.server_port}", node="node-1") as prometheus:
-            Page.when = "after"
-            time.sleep(live.SETTLE_SECONDS)
-            yield prometheus
+        with live.prometheus(f"127.0.0.1:{server.server_port}", node=NODE) as address:
+            yield address, pages
         server.shutdown()
 
 
 @pytest.fixture(scope="module")
-def results(address: str) -> dict[str, list[dict]]:
+def agents(with_prometheus) -> Iterator[dict[str, Scraped]]:
+    """A Prometheus for each kind of agent."""
+    with ExitStack() as stack:
+        found = {}
+        running = {kind: stack.enter_context(scraped(kind)) for kind in (WELL, TROUBLE, FIRST)}
+        for kind, (address, pages) in running.items():
+            found[kind] = Scraped(address, time.time(), *pages)
+            pages.pop(0)
+        time.sleep(live.SETTLE_SECONDS)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address(agents: dict[str, Scraped]) -> str:
+    """Address of the Prometheus that has scraped the agent of a node that is well."""
+    return agents[WELL].address
+
+
+@pytest.fixture(scope="module")
+def results(agents: dict[str, Scraped]) -> dict[str, list[dict]]:
     """Every query of the dashboard with its result."""
-    return {query.name: live.evaluate(address, query.expression) for query in dashboard.queries(live.WINDOW_SECONDS)}
+    return live.panels(agents[WELL].address, agents[WELL].begin)
 
 
 def by(result: list[dict], *labels: str) -> dict:
     """The result's values by the values of the labels."""
-    return {tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1]) for series in result}
+    values = {tuple(series["metric"].get(label, "") for label in labels): panels.total(series) for series in result}
+    assert len(values) == len(result), "two series by the same labels"
+    return values
 
 
 def test_every_query_returns_something(results):
@@ -102,7 +141,7 @@ EXPECTED: dict[str, tuple[tuple[str, ...], dict[tuple[str, ...], float]]] = {
     "Watchers (A)": (("node",), {("node-1",): 1}),
     "Hooks (A)": (("hook",), figures("oom_watcher_hook_attached", "hook")),
     "Versions (A)": (("version",), {(VERSION,): 1}),
-    "Lost events (A)": (("stage",), {}),
+    "Lost events (A)": (("node", "stage"), {}),
     "Missed kills (A)": (("node",), {}),
     "Missed kills (B)": (("node",), {}),
     "Attribution of kills (A)": (("result", "source"), {("full", "index"): 4, ("host", "path"): 1}),
@@ -117,8 +156,37 @@ WHEN = "Incidents by container (A)"
 def test_a_panel_shows_what_it_should(results, name: str):
     labels, expected = EXPECTED[name]
     found = {key: value for key, value in by(results[name], *labels).items() if value}
-    # increase() extrapolates to the ends of its range.
-    assert found == {key: pytest.approx(value, rel=0.2) for key, value in expected.items()}
+    assert found == expected
+
+
+def test_every_panel_shows_an_agent_in_trouble(agents: dict[str, Scraped]):
+    agent = agents[TROUBLE]
+    results = live.panels(agent.address, agent.begin)
+    now = str(int(time.time()))
+    before, after = (text.replace("@NOW@", now) for text in (agent.before, agent.after))
+    wanted = panels.expected(before, after, "shop", NODE)
+    found = {name: panels.found(name, result) for name, result in results.items()}
+    assert {key: pytest.approx(value, abs=120000) for key, value in wanted.pop(WHEN).items()} == found.pop(WHEN)
+    assert found == wanted
+    # Not by the code of the test alone.
+    assert found["Lost events (A)"] == {(NODE, "ring_buffer"): 9, (NODE, "sink_metrics"): 16}
+    assert found["Missed kills (A)"] == {(NODE,): 2} and found["Kills by node (A)"] == {(NODE,): 34}
+
+
+@pytest.mark.parametrize("kind", [WELL, FIRST])
+@pytest.mark.parametrize(("step", "phase"), [(1, 0), (2, 0), (5, 0), (7, 0), (2, 0.7), (5, 3.3)])
+def test_the_bars_of_a_kill_are_one(agents: dict[str, Scraped], kind: str, step: int, phase: float):
+    agent = agents[kind]
+    # Grafana starts on a step, which is the phase 0.
+    start = math.floor(agent.begin / step) * step + phase
+    steps = math.ceil((time.time() - start) / step)
+    shown = dashboard.Shown(start + steps * step, steps * step, step)
+    queries = [query for query in dashboard.queries(shown) if query.stepped]
+    found = {query.name: by(live.in_steps(agent.address, query, shown), *EXPECTED[query.name][0]) for query in queries}
+    assert {name: {key: value for key, value in series.items() if value} for name, series in found.items()} == {
+        name: EXPECTED[name][1] for name in found
+    }
+    assert {"Kills by namespace (A)", "Kills by workload (A)", "Kills by node (A)", "Lost events (A)"} <= set(found)
 
 
 def test_every_query_of_the_dashboard_is_expected_to_show_something(results):

@@ -121,6 +121,120 @@ def test_every_alert_fires_on_a_page_of_an_agent_but_those_without_one():
     assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {"OOMWatcherDown", "OOMWatcherAbsent"}
 
 
+# An agent's series of one container, scraped each half minute for an hour, and how many kills they show: values of oom_kills_total,
+# and when the last kill was, in seconds.
+SHOP = 'node="a", namespace="shop", pod="web-0", container="app"'
+COURSES = {
+    "a first kill, after zeros": ("0x20 1x99", "_x20 630x99", 1),
+    "a first kill, of a series that was not there": ("_x20 1x99", "_x20 625x99", 1),
+    "a series that is first seen at four": ("_x20 4x99", "_x20 625x99", 4),
+    "kills at different times": ("0x20 1x20 3x20 4x58", "_x20 630x20 1260x20 1890x58", 4),
+    "an agent that is started again in its place": ("_x20 5x20 0x20 1x58", "_x20 625x20 _x20 1890x58", 6),
+    "the same without zeros, and silent for ten minutes": ("_x20 5x20 _x20 1x58", "_x20 625x20 _x20 1890x58", 6),
+    "scrapes that fail around a kill": ("0x20 1x10 _x2 2x10 _x3 2x73", "_x20 630x10 _x2 960x10 _x3 960x73", 2),
+    "a kill whose only scrape is followed by one that fails": ("0x21 1 stale 1x96", "_x21 650 stale 650x96", 1),
+    "an old kill, unseen for twenty minutes": ("1x20 _x40 1x58", "60x20 _x40 60x58", 1),
+    "a container without room for the time of its kill": ("_x20 1x99", "_x119", 1),
+}
+
+
+@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("step", [60, 300])
+def test_panels_show_each_kill_once(tmp_path: Path, with_promtool, course: str, step: int):
+    kills, last, expected = COURSES[course]
+    shown = dashboard.Shown(end=3600, seconds=3600, step=step)
+    queries = {query.name: query for query in dashboard.queries(shown)}
+    sums = {
+        "Kills by namespace (A)": '{namespace="shop"}',
+        "Kills by workload (A)": '{namespace="shop", workload="web"}',
+        "Processes killed (A)": "{}",
+        "Incidents (A)": "{}",
+        "Top containers (A)": '{namespace="shop", pod="web-0", container="app"}',
+        "Scope (A)": '{scope="container"}',
+    }
+    tests = [
+        {
+            "expr": f"sum_over_time(({query.expression})[1h:{step}s])" if query.stepped else query.expression,
+            "eval_time": "1h",
+            "exp_samples": [{"labels": labels, "value": expected}],
+        }
+        for name, labels in sums.items()
+        for query in [queries[name]]
+    ]
+    series = [
+        {"series": f"oom_kills_total{{{SHOP}}}", "values": kills},
+        {"series": f'oom_incidents_total{{{SHOP}, scope="container"}}', "values": kills},
+        {"series": f"oom_last_timestamp{{{SHOP}}}", "values": last},
+    ]
+    promtool_test(tmp_path, "30s", series, tests)
+
+
+# The same of a series of the agent itself, which has no time of a kill: when it was scraped, and what it counted.
+OWN_COURSES = {
+    "what an agent counts": ("1x119", "0x20 2x99", 2),
+    "what an agent counted before its first scrape": ("_x20 1x99", "_x20 2x99", 2),
+    "an agent that is started again in its place": ("1x119", "0x20 2x20 1x79", 3),
+    "an agent that is not scraped for twenty minutes": ("1x20 _x40 1x59", "2x20 _x40 2x59", 2),
+}
+
+
+@pytest.mark.parametrize("course", OWN_COURSES)
+def test_panels_of_the_watchers_show_each_event_once(tmp_path: Path, with_promtool, course: str):
+    alive, values, expected = OWN_COURSES[course]
+    shown = dashboard.Shown(end=3600, seconds=3600, step=60)
+    (query,) = [query for query in dashboard.queries(shown) if query.name == "Lost events (A)"]
+    target = 'job="oom-watcher", instance="10.0.0.1:8080", node="a"'
+    series = [
+        {"series": f'oom_watcher_build_info{{{target}, version="1", arch="x86_64"}}', "values": alive},
+        {"series": f'oom_watcher_lost_events_total{{{target}, stage="decode"}}', "values": values},
+    ]
+    expression = f"sum_over_time(({query.expression})[1h:60s])"
+    sample = {"labels": '{node="a", stage="decode"}', "value": expected}
+    promtool_test(tmp_path, "30s", series, [{"expr": expression, "eval_time": "1h", "exp_samples": [sample]}])
+
+
+FILLED = 'memory_type="anon"'
+
+
+def test_what_filled_the_memory_is_that_of_the_last_kill_in_the_range(tmp_path: Path, with_promtool):
+    shown = dashboard.Shown(end=7200, seconds=3600)
+    queries = {query.name: query.expression for query in dashboard.queries(shown)}
+    kills = {
+        # Two victims of one incident, by the limit of their pod: both have what filled that.
+        "app": (5000, 300),
+        "sidecar": (5000, 300),
+        "earlier": (4000, 700),
+        "before-the-range": (3000, 900),
+    }
+    series = []
+    for container, (when, size) in kills.items():
+        labels = f'node="a", namespace="shop", pod="web-0", container="{container}"'
+        series += [
+            {"series": f"oom_last_timestamp{{{labels}}}", "values": f"{when}x240"},
+            {"series": f"oom_memcg_memory_bytes{{{labels}, {FILLED}}}", "values": f"{size}x240"},
+            {"series": f'oom_memory_usage_bytes{{{labels}, memory_type="anon_rss"}}', "values": f"{size}x240"},
+        ]
+    # The last of all, by the machine's memory, of which there is no breakdown.
+    series.append({"series": 'oom_last_timestamp{node="a", namespace="", pod="", container=""}', "values": "6000x240"})
+    wanted = {
+        "What filled the memory (A)": ("{" + FILLED + "}", 300),
+        "Memory of the victims (A)": ('{memory_type="anon_rss"}', 700),
+    }
+    tests = [
+        {"expr": queries[name], "eval_time": "2h", "exp_samples": [{"labels": labels, "value": value}]}
+        for name, (labels, value) in wanted.items()
+    ]
+    promtool_test(tmp_path, "30s", series, tests)
+
+
+def promtool_test(folder: Path, interval: str, series: list[dict], tests: list[dict]) -> None:
+    """Evaluates expressions on series, without any rule."""
+    test = {"interval": interval, "input_series": series, "promql_expr_test": tests}
+    (folder / "expressions.yaml").write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": [test]}))
+    result = promtool.run("test", "rules", str(folder / "expressions.yaml"))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_promtool_accepts_the_rules(tmp_path: Path, with_promtool):
     path = promtool.write_rules(groups(job="custom", alertLabels={"team": "platform"}), tmp_path / "rules.yaml")
     result = promtool.run("check", "rules", "--lint=all", "--lint-fatal", str(path))

@@ -17,7 +17,7 @@ from test_image import PORT, first_kill, ready
 
 if "OOM_WATCHER_GUEST" in os.environ:
     pytest.skip("a guest has neither Prometheus nor the chart's tooling", allow_module_level=True)
-from charttool import contract, dashboard, live, panels
+from charttool import contract, live, panels
 
 KILLS = 2
 NAMESPACE = "shop"
@@ -32,6 +32,7 @@ def test_every_panel_shows_what_the_agent_counted(node: Node) -> None:
     ):
         ready(node, container)
         with live.prometheus(target, node="node-1") as prometheus:
+            begin = time.time()
             _, before = node.network.get(PORT, "/metrics")
             for _ in range(KILLS):
                 first_kill(node, container)
@@ -39,8 +40,7 @@ def test_every_panel_shows_what_the_agent_counted(node: Node) -> None:
             time.sleep(live.SETTLE_SECONDS)
             _, after = node.network.get(PORT, "/metrics")
             # Others may have kills on this machine, too: only the test's own namespace is looked at.
-            queries = dashboard.queries(live.WINDOW_SECONDS, namespace=NAMESPACE)
-            results = {query.name: live.evaluate(prometheus, query.expression) for query in queries}
+            results = live.panels(prometheus, begin, NAMESPACE)
             alerts = [alert["metric"] for alert in live.firing(prometheus)]
             errors = live.rule_errors(prometheus)
     assert contract.differences(after) == []

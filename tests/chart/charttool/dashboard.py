@@ -13,6 +13,8 @@ class Query:
     panel: str
     ref: str
     expression: str
+    # It gives what happened in each step, drawn as one bar or point: all of them together are what happened.
+    stepped: bool
 
     @property
     def name(self) -> str:
@@ -25,19 +27,34 @@ def load() -> dict:
     return json.loads((CHART / "files" / "dashboard.json").read_text())
 
 
-def queries(seconds: int = 300, job: str = "oom-watcher", namespace: str = ".*") -> list[Query]:
-    """Every panel's queries; `seconds` is Grafana's range and rate interval, and the node's variable means all."""
-    # In this order: $__range is the beginning of $__range_s.
+@dataclass(frozen=True)
+class Shown:
+    """What a dashboard is set to, in seconds: the range until an end, and the time from one bar to the next."""
+
+    end: float = 300
+    seconds: int = 300
+    step: int = 60
+
+
+def queries(shown: Shown = Shown(), job: str = "oom-watcher", namespace: str = ".*") -> list[Query]:
+    """Every panel's queries; the node's variable means all."""
+    # In this order: $__interval is the beginning of $__interval_ms.
     variables = {
-        "$__rate_interval": f"{seconds}s",
-        "$__range_s": str(seconds),
-        "$__range": f"{seconds}s",
+        "$__interval_ms": str(shown.step * 1000),
+        "$__interval": f"{shown.step}s",
+        "$__range": f"{shown.seconds}s",
+        "$__from": str(round((shown.end - shown.seconds) * 1000)),
         "$job": job,
         "$node": ".*",
         "$namespace": namespace,
     }
     return [
-        Query(panel["title"], target["refId"], _fill(target["expr"], variables))
+        Query(
+            panel["title"],
+            target["refId"],
+            _fill(target["expr"], variables),
+            "$__interval" in target["expr"] and not target.get("instant"),
+        )
         for panel in load()["panels"]
         for target in panel.get("targets", [])
     ]

@@ -6,6 +6,7 @@ matter without Kubernetes' discovery.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import socket
@@ -24,13 +25,15 @@ import yaml
 from . import dashboard, helm, promtool
 
 SCRAPE_SECONDS = 1
-# Long enough that a rate has its samples, short enough that the first scrape is soon outside it.
-WINDOW_SECONDS = 30
+# From one bar to the next.
+STEP_SECONDS = 2 * SCRAPE_SECONDS
 START_SECONDS = 30
+# As many that the first is in no step in which something happens afterwards: what a new agent's page says is counted whole.
+FIRST_SCRAPES = 2 * STEP_SECONDS // SCRAPE_SECONDS + 2
 # Scrapes, and evaluations of the alerts, that a kill is given to show.
 SETTLE_SECONDS = 4 * SCRAPE_SECONDS
 # Queries that return nothing on a healthy node, by design.
-EMPTY_WHEN_WELL = {"Missed kills (B)", "Attribution of kills (B)"}
+EMPTY_WHEN_WELL = {"Lost events (A)", "Missed kills (B)", "Attribution of kills (B)"}
 
 
 class PrometheusMissing(Exception):
@@ -69,10 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def check(chosen: argparse.Namespace) -> list[str]:
     """What is wrong with dashboard and alerts against this agent."""
     with prometheus(chosen.target, chosen.node) as address:
+        begin = time.time()
         if chosen.provoke:
             subprocess.run(chosen.provoke, shell=True, check=True)
             time.sleep(SETTLE_SECONDS)
-        results = {query.name: evaluate(address, query.expression) for query in dashboard.queries(WINDOW_SECONDS)}
+        results = panels(address, begin)
         fired = {alert["metric"]["alertname"] for alert in firing(address)}
         problems = rule_errors(address)
     may_be_empty = EMPTY_WHEN_WELL | set(chosen.expect_empty)
@@ -80,6 +84,24 @@ def check(chosen: argparse.Namespace) -> list[str]:
         f"{name} returns nothing" for name, result in results.items() if not result and name not in may_be_empty
     ]
     return problems + [f"{name} does not fire" for name in chosen.expect_alert if name not in fired]
+
+
+def panels(address: str, begin: float, namespace: str = ".*") -> dict[str, list[dict]]:
+    """What every query of the dashboard gives for the time from the begin, when Prometheus had its first scrapes, until now."""
+    # On a step, as Grafana's ends are; the last samples are not beyond it.
+    end = math.ceil(time.time() / STEP_SECONDS) * STEP_SECONDS
+    shown = dashboard.Shown(end, STEP_SECONDS * math.ceil((end - begin) / STEP_SECONDS), STEP_SECONDS)
+    return {
+        query.name: in_steps(address, query, shown) if query.stepped else evaluate(address, query.expression, end)
+        for query in dashboard.queries(shown, namespace=namespace)
+    }
+
+
+def in_steps(address: str, query: dashboard.Query, shown: dashboard.Shown) -> list[dict]:
+    """The series of a query, with a value for each step."""
+    times = {"start": shown.end - shown.seconds, "end": shown.end, "step": shown.step}
+    asked = urllib.parse.urlencode({"query": query.expression, **times})
+    return _get(f"http://{address}/api/v1/query_range?{asked}")["result"]
 
 
 def firing(address: str) -> list[dict]:
@@ -98,7 +120,7 @@ def rule_errors(address: str) -> list[str]:
 
 @contextmanager
 def prometheus(target: str, node: str = "node") -> Iterator[str]:
-    """A Prometheus that scrapes the target; gives its address once it has three scrapes."""
+    """A Prometheus that scrapes the target; gives its address once it has its first scrapes."""
     port = _free_port()
     address = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="oom-watcher-prometheus-") as folder:
@@ -150,17 +172,18 @@ def _await_scrapes(address: str, process: subprocess.Popen, log: Path) -> None:
         if process.poll() is not None:
             raise PrometheusFailed(f"prometheus ended with {process.returncode}:\n{log.read_text()}")
         try:
-            if evaluate(address, "sum_over_time(up[1m]) >= 3"):
+            if evaluate(address, f"sum_over_time(up[1m]) >= {FIRST_SCRAPES}"):
                 return
         except OSError:
             pass  # not listening yet
         time.sleep(0.2)
-    raise PrometheusFailed(f"prometheus did not get three scrapes in {START_SECONDS} s:\n{log.read_text()}")
+    raise PrometheusFailed(f"prometheus did not get {FIRST_SCRAPES} scrapes in {START_SECONDS} s:\n{log.read_text()}")
 
 
-def evaluate(address: str, query: str) -> list[dict]:
-    """The series of an instant query."""
-    return _get(f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': query})}")["result"]
+def evaluate(address: str, query: str, time: float | None = None) -> list[dict]:
+    """The series of an instant query, now or at that time."""
+    asked = {"query": query} if time is None else {"query": query, "time": time}
+    return _get(f"http://{address}/api/v1/query?{urllib.parse.urlencode(asked)}")["result"]
 
 
 def _get(url: str) -> dict:
