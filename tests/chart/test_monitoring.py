@@ -25,16 +25,27 @@ def alerts(**values) -> dict[str, dict]:
     return {rule["alert"]: rule for group in groups(**values) for rule in group["rules"]}
 
 
-def run_promtool_test(folder: Path, rules: list[dict]) -> None:
+def run_promtool_test(folder: Path, rules: list[dict], file: str = "alerts_test.yaml") -> None:
     """Runs promtool on the test file in the folder, with the rules beside it."""
     promtool.write_rules(rules, folder / "alerts.yaml")
-    result = promtool.run("test", "rules", str(folder / "alerts_test.yaml"))
+    result = promtool.run("test", "rules", str(folder / file))
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_alerts_fire_when_they_should(tmp_path: Path, with_promtool):
     shutil.copy(TESTS / "alerts_test.yaml", tmp_path)
     run_promtool_test(tmp_path, groups())
+
+
+def test_alerts_say_what_a_person_should_read(tmp_path: Path, with_promtool):
+    shutil.copy(TESTS / "alerts_text_test.yaml", tmp_path)
+    run_promtool_test(tmp_path, groups(), "alerts_text_test.yaml")
+
+
+def test_the_text_of_every_alert_is_tested():
+    (test,) = yaml.safe_load((TESTS / "alerts_text_test.yaml").read_text())["tests"]
+    told = {one["alertname"] for one in test["alert_rule_test"] if all(a["exp_annotations"] for a in one["exp_alerts"])}
+    assert told == set(alerts())
 
 
 def test_every_alert_has_a_test_in_which_it_fires():
@@ -118,7 +129,7 @@ def test_alerts_fire_on_what_an_agent_in_trouble_shows(tmp_path: Path, with_prom
 
 def test_every_alert_fires_on_a_page_of_an_agent_but_those_without_one():
     on_pages = " ".join([*ON_KILLS, *IN_TROUBLE["13m"], *IN_TROUBLE["27m"]])
-    assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {"OOMWatcherDown", "OOMWatcherAbsent"}
+    assert set(alerts()) - set(re.findall(r'alertname="(\w+)"', on_pages)) == {"OOMWatcherDown", "OOMWatcherMissing", "OOMWatcherAbsent"}
 
 
 # An agent's series of one container, scraped each half minute for an hour, and how many kills they show: values of oom_kills_total,
@@ -276,12 +287,15 @@ def test_values_reach_the_alerts():
     assert changed["OOMKill"]["annotations"]["runbook_url"] == "https://example.com/runbook#oomkill"
 
 
-def test_the_alerts_job_follows_the_chart_name():
+def test_the_alerts_job_and_daemonset_follow_the_chart_name():
     rendered = helm.render({"prometheusRule": RULE, "podMonitor": {"enabled": True}, "nameOverride": "kills"})
     rules = [rule for group in helm.only(rendered, "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
     job_label = helm.only(rendered, "PodMonitor")["spec"]["jobLabel"]
     pod = helm.only(rendered, "DaemonSet")["spec"]["template"]["metadata"]["labels"]
     assert any(f'job="{pod[job_label]}"' in rule["expr"] for rule in rules)
+    name = helm.only(rendered, "DaemonSet")["metadata"]["name"]
+    (missing,) = [rule["expr"] for rule in rules if rule["alert"] == "OOMWatcherMissing"]
+    assert name != "oom-watcher" and missing.count(f'daemonset="{name}"') == 2
 
 
 def all_queries() -> dict[str, str]:
@@ -311,8 +325,9 @@ def test_queries_read_only_what_the_agent_exports(name: str):
     query = all_queries()[name]
     read = contract.names_in(query)
     assert read, "no metric found in the query"
-    assert read <= set(METRICS) | set(contract.SCRAPE_METRICS)
-    known = set().union(*(METRICS.get(metric, set()) for metric in read)) | contract.TARGET_LABELS | {"workload"}
+    exported = METRICS | contract.SCRAPE_METRICS | contract.STATE_METRICS
+    assert read <= set(exported)
+    known = set().union(*(exported[metric] for metric in read)) | contract.TARGET_LABELS | {"workload"}
     assert contract.labels_in(query) <= known
 
 

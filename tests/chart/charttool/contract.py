@@ -13,6 +13,12 @@ from .paths import FIXTURES
 # Labels that Prometheus adds to a series when it scrapes, with the chart's relabelings.
 TARGET_LABELS = {"job", "instance", "node", "namespace", "pod", "container", "service", "endpoint"}
 SCRAPE_METRICS = {"up": set()}
+# Of kube-state-metrics, where it is there.
+_OF_A_DAEMONSET = {"namespace", "daemonset"}
+STATE_METRICS = {
+    "kube_daemonset_status_desired_number_scheduled": _OF_A_DAEMONSET,
+    "kube_daemonset_status_number_ready": _OF_A_DAEMONSET,
+}
 _SERIES = re.compile(r"^(?P<name>[A-Za-z_:][A-Za-z0-9_:]*)(?:\{(?P<labels>.*)\})? +(?P<value>\S+)")
 _LABEL = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
@@ -57,7 +63,7 @@ def names_in(query: str) -> set[str]:
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", bare)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", bare)
     words = re.findall(r"[A-Za-z_:][A-Za-z0-9_:]*(?!\w)(?!\s*\()", bare)
-    return {word for word in words if word.startswith("oom_") or word in SCRAPE_METRICS}
+    return {word for word in words if word.startswith(("oom_", "kube_")) or word in SCRAPE_METRICS}
 
 
 def labels_in(query: str) -> set[str]:
