@@ -7,6 +7,7 @@ mod buildah;
 mod builder;
 mod cross;
 mod guest;
+mod pages;
 mod privileges;
 mod proof;
 
@@ -51,7 +52,7 @@ pub(crate) struct Options {
     /// Run only the tests that pytest's -k finds by one of these words, separated by commas, and compare no table
     #[arg(long, value_name = "WORD", requires = "guest", value_delimiter = ',')]
     filter: Vec<String>,
-    /// Keep the agent's pages of the guest, on which alerts and dashboard are tested
+    /// Keep the agent's pages of the guest, on which alerts and dashboard are tested, instead of comparing them
     #[arg(long, requires = "guest")]
     write_pages: bool,
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Options, privileges::Page, proof::Proof};
+use super::{Options, pages, privileges::Page, proof::Proof};
 use crate::{
     apt, paths, process,
     vm::{
@@ -25,7 +25,6 @@ use crate::{
 
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "busybox-static,crun,iproute2,python3,runc";
-const PAGES: &str = "tests/chart/fixtures";
 /// In MiB: the system lies in memory twice, packed and unpacked.
 const MEMORY: u32 = 1024;
 /// Emulated, on a busy machine.
@@ -39,9 +38,7 @@ pub(super) fn run_all(options: &Options, proof: &Proof, folder: &Path, page: &Pa
     let mut failures = Vec::new();
     for kernel in kernels? {
         if let Err(error) = run_one(kernel, &initramfs, folder, &options.filter).and_then(|results| {
-            if options.write_pages {
-                write_pages(&results)?;
-            }
+            pages::settle(&results, options.write_pages)?;
             if options.filter.is_empty() { page.settle_kernel(kernel, &results) } else { Ok(()) }
         }) {
             failures.push(format!("{}: {error:#}", kernel.name()));
@@ -81,19 +78,6 @@ fn run_one(kernel: &Kernel, initramfs: &Path, folder: &Path, filter: &[String]) 
     let results = outcome.results();
     let results: Result<Vec<Value>, _> = results.lines().map(serde_json::from_str).collect();
     results.with_context(|| format!("cannot understand the results in {}", log.display()))
-}
-
-/// Keeps what agents showed, each page by its name.
-fn write_pages(results: &[Value]) -> Result<()> {
-    let pages: Vec<_> =
-        results.iter().filter_map(|result| result["page"].as_str().zip(result["text"].as_str())).collect();
-    ensure!(!pages.is_empty(), "the guest kept no page");
-    for (name, text) in pages {
-        let file = paths::workspace().join(PAGES).join(format!("agent-{name}.txt"));
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-        println!("{} was written", file.display());
-    }
-    Ok(())
 }
 
 /// The first process, a shell that unpacks, and what it unpacks.
