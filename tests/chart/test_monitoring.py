@@ -368,7 +368,7 @@ def test_the_fixture_pages_keep_the_contract():
 REFRESH = "cargo xtask image --guest 6.1 --write-pages, and as RELEASE.md says for the agent in trouble"
 
 
-@pytest.mark.parametrize("file", FIXTURES.glob("agent-*.txt"), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("agent-*.txt")), ids=lambda file: file.stem)
 def test_the_fixture_pages_have_every_family_of_the_agent_as_it_is_now(file: Path):
     """By docs/metrics.md, which the agent's own code writes: name, type, labels and help."""
     row = re.compile(r"^\| `(oom_\w+)` \| (\w+) \| (.*?) \| (.*?) \| .* \|$", re.MULTILINE)

@@ -154,6 +154,13 @@ pub(crate) fn revision() -> Result<String> {
     Ok(revision.trim_end().to_owned())
 }
 
+/// The day of the commit that is checked out.
+fn revision_date() -> Result<String> {
+    let mut git = Command::new("git");
+    git.args(["show", "--no-patch", "--format=%cs", "HEAD"]).current_dir(paths::workspace());
+    Ok(process::output(&mut git)?.trim_end().to_owned())
+}
+
 fn absolute(folder: PathBuf) -> Result<PathBuf> {
     let here = env::current_dir().context("the working directory is gone")?;
     Ok(here.join(folder))

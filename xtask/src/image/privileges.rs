@@ -1,20 +1,29 @@
 //! The generated tables of docs/security.md: what is said when a privilege is missing, what each mount gives that is off by
 //! default, and what each kernel gives.
 //!
-//! A run knows one machine. It checks or replaces what is its own (the reasons, or the column of a kernel) and leaves the rest.
+//! A run knows one machine. It checks or replaces what is its own (the reasons, or the column of a kernel) and leaves the rest: a
+//! column says itself whether CI compares it, or when it was measured.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{paths, vm::kernels::Kernel};
+use super::revision_date;
+use crate::{
+    paths,
+    test::COMPARED_IN_CI,
+    vm::kernels::{Arch, Kernel},
+};
 
 const PAGE: &str = "docs/security.md";
 const REASONS: [&str; 2] = ["<!-- least-privilege:begin -->", "<!-- least-privilege:end -->"];
 const MOUNTS: [&str; 2] = ["<!-- mounts:begin -->", "<!-- mounts:end -->"];
 const KERNELS: [&str; 2] = ["<!-- privileges-by-kernel:begin -->", "<!-- privileges-by-kernel:end -->"];
 const ADDED: &str = "nothing; ";
+/// The row that says how a column is kept.
+const KEPT: &str = "*how this column is kept*";
+const EVERY_RUN: &str = "*compared by each run of CI (step `image-guest`)*";
 
 /// The page, and whether it is written or compared.
 pub(super) struct Page {
@@ -64,7 +73,22 @@ impl Page {
         let column = results.iter().filter_map(|result| Some((result["taken"].as_str()?.to_owned(), cell(result))));
         let column: Vec<_> = column.collect();
         ensure!(!column.is_empty(), "the guest said nothing about privileges");
-        self.settle(KERNELS, |known| with_column(&known, &format!("{} {}", kernel.key, kernel.arch), &column))
+        let head = format!("{} {}", kernel.key, kernel.arch);
+        let kept = if in_ci(kernel) {
+            EVERY_RUN.to_owned()
+        } else {
+            format!("*measured with the sources of {}; compared when somebody runs it*", revision_date()?)
+        };
+        self.settle(KERNELS, |known| {
+            // A run that only compares measures nothing anew.
+            let old = known.iter().find(|row| row[0] == KEPT).zip(known[0].iter().position(|one| *one == head));
+            let kept = match old {
+                Some((row, place)) if !self.write && !in_ci(kernel) => row[place].clone(),
+                _ => kept,
+            };
+            let column: Vec<_> = [(KEPT.to_owned(), kept)].into_iter().chain(column).collect();
+            with_column(&known, &head, &column)
+        })
     }
 
     fn settle(&self, [begin, end]: [&str; 2], change: impl FnOnce(Table) -> Table) -> Result<()> {
@@ -80,6 +104,11 @@ impl Page {
         ensure!(self.write || page == wanted, "{PAGE} is not what this run says: give --write-docs and look at it");
         Ok(())
     }
+}
+
+/// Whether each run of CI compares the column of this kernel.
+fn in_ci(kernel: &Kernel) -> bool {
+    kernel.key == COMPARED_IN_CI && kernel.arch == Arch::Amd64
 }
 
 /// What a kill was worth.
@@ -177,6 +206,22 @@ mod tests {
             let (table, _) = rest.split_once(end).unwrap();
             assert_eq!(table, format!("\n\n{}\n", markdown(&parse(table))));
         }
+    }
+
+    #[test]
+    fn each_column_says_how_it_is_kept_and_only_one_that_ci_compares_it() {
+        let page = fs::read_to_string(paths::workspace().join(PAGE)).unwrap();
+        let (_, rest) = page.split_once(KERNELS[0]).unwrap();
+        let table = parse(rest.split_once(KERNELS[1]).unwrap().0);
+        let kept = table.iter().find(|row| row[0] == KEPT).unwrap();
+        for (head, kept) in table[0].iter().zip(kept).skip(1) {
+            if *head == format!("{COMPARED_IN_CI} amd64") {
+                assert_eq!(kept, EVERY_RUN);
+            } else {
+                assert!(kept.starts_with("*measured with the sources of 20"), "{head}: {kept}");
+            }
+        }
+        assert!(table[0].contains(&format!("{COMPARED_IN_CI} amd64")));
     }
 
     #[test]
