@@ -180,7 +180,7 @@ def test_the_bars_of_a_kill_are_one(agents: dict[str, Scraped], kind: str, step:
     # Grafana starts on a step, which is the phase 0.
     start = math.floor(agent.begin / step) * step + phase
     steps = math.ceil((time.time() - start) / step)
-    shown = dashboard.Shown(start + steps * step, steps * step, step)
+    shown = dashboard.Shown(start + steps * step, steps * step, step, live.SCRAPE_SECONDS)
     queries = [query for query in dashboard.queries(shown) if query.stepped]
     found = {query.name: by(live.in_steps(agent.address, query, shown), *EXPECTED[query.name][0]) for query in queries}
     assert {name: {key: value for key, value in series.items() if value} for name, series in found.items()} == {

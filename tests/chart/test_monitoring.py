@@ -181,6 +181,24 @@ def test_panels_show_each_kill_once(tmp_path: Path, with_promtool, course: str, 
     promtool_test(tmp_path, "30s", series, tests)
 
 
+def test_panels_of_a_month_show_a_container_that_was_there_for_an_hour(tmp_path: Path, with_promtool):
+    """The agent drops the series of a container that is gone before such a step ends."""
+    shown = dashboard.Shown(end=86400, seconds=86400, step=7200)
+    queries = {query.name: query for query in dashboard.queries(shown)}
+    series = [
+        {"series": f"oom_kills_total{{{SHOP}}}", "values": "_x250 1x130 _x2500"},
+        {"series": f"oom_last_timestamp{{{SHOP}}}", "values": "_x250 7525x130 _x2500"},
+    ]
+    tests = [
+        {"expr": expression, "eval_time": "1d", "exp_samples": [{"labels": labels, "value": 1}]}
+        for expression, labels in [
+            (f"sum_over_time(({queries['Kills by namespace (A)'].expression})[1d:2h])", '{namespace="shop"}'),
+            (queries["Processes killed (A)"].expression, "{}"),
+        ]
+    ]
+    promtool_test(tmp_path, "30s", series, tests)
+
+
 # The same of a series of the agent itself, which has no time of a kill: when it was scraped, and what it counted.
 OWN_COURSES = {
     "what an agent counts": ("1x119", "0x20 2x99", 2),

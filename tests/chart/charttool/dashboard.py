@@ -29,17 +29,25 @@ def load() -> dict:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a dashboard is set to, in seconds: the range until an end, and the time from one bar to the next."""
+    """What a dashboard is set to, in seconds: the range until an end, and the time from one bar to the next; and of the scrapes."""
 
     end: float = 300
     seconds: int = 300
     step: int = 60
+    scrape: int = 30
+
+    @property
+    def rate_interval(self) -> int:
+        """As Grafana has it."""
+        return max(self.step + self.scrape, 4 * self.scrape)
 
 
 def queries(shown: Shown = Shown(), job: str = "oom-watcher", namespace: str = ".*") -> list[Query]:
     """Every panel's queries; the node's variable means all."""
     # In this order: $__interval is the beginning of $__interval_ms.
     variables = {
+        "$__rate_interval_ms": str(shown.rate_interval * 1000),
+        "$__rate_interval": f"{shown.rate_interval}s",
         "$__interval_ms": str(shown.step * 1000),
         "$__interval": f"{shown.step}s",
         "$__range": f"{shown.seconds}s",

@@ -90,7 +90,7 @@ def panels(address: str, begin: float, namespace: str = ".*") -> dict[str, list[
     """What every query of the dashboard gives for the time from the begin, when Prometheus had its first scrapes, until now."""
     # On a step, as Grafana's ends are; the last samples are not beyond it.
     end = math.ceil(time.time() / STEP_SECONDS) * STEP_SECONDS
-    shown = dashboard.Shown(end, STEP_SECONDS * math.ceil((end - begin) / STEP_SECONDS), STEP_SECONDS)
+    shown = dashboard.Shown(end, STEP_SECONDS * math.ceil((end - begin) / STEP_SECONDS), STEP_SECONDS, SCRAPE_SECONDS)
     return {
         query.name: in_steps(address, query, shown) if query.stepped else evaluate(address, query.expression, end)
         for query in dashboard.queries(shown, namespace=namespace)
