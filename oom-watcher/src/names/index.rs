@@ -126,7 +126,8 @@ impl Index {
         };
         self.presence.add(&container.name);
         if let Some(uid) = &container.pod_uid {
-            self.by_pod.entry(Arc::clone(uid)).or_default().push(key.clone());
+            // Most pods have one container or two; a vector would begin with four.
+            self.by_pod.entry(Arc::clone(uid)).or_insert_with(|| Vec::with_capacity(1)).push(key.clone());
         }
         let entry = Entry { container, id_prefix: link.id_prefix.into(), tombstone: None, scan: self.scan };
         self.entries.insert(key, entry);

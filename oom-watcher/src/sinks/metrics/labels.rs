@@ -1,18 +1,16 @@
 //! Who a series is about: namespace, pod and container, or the identifiers that stand in for them.
 
+use std::sync::Arc;
+
 use crate::{escape::escaped_within, names::ContainerName, report::OomReport};
 
 /// Longest label value, in characters: the longest name of a Kubernetes object.
 const LABEL_MAX: usize = 253;
 
 /// The labels that name a container, safe to show: what a terminal could act on is escaped, and nothing is longer than
-/// the longest name in Kubernetes. Names that Kubernetes allows are unchanged.
+/// the longest name in Kubernetes. Names that Kubernetes allows are unchanged, and shared with the index of names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContainerLabels {
-    namespace: String,
-    pod: String,
-    container: String,
-}
+pub struct ContainerLabels(Arc<ContainerName>);
 
 /// The labels that name a pod, as safe as those of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +37,13 @@ pub(super) fn safe(name: &str) -> String {
 impl ContainerLabels {
     /// Labels from names.
     pub fn new(namespace: &str, pod: &str, container: &str) -> Self {
-        Self { namespace: safe(namespace), pod: safe(pod), container: safe(container) }
+        Self(Arc::new(ContainerName { namespace: safe(namespace), pod: safe(pod), container: safe(container) }))
     }
 
     /// Labels of a container that the node names.
-    pub fn named(name: &ContainerName) -> Self {
-        Self::new(&name.namespace, &name.pod, &name.container)
+    pub fn named(name: &Arc<ContainerName>) -> Self {
+        let safe = Self::new(&name.namespace, &name.pod, &name.container);
+        if safe.0 == *name { Self(Arc::clone(name)) } else { safe }
     }
 
     /// Of processes in no container.
@@ -67,11 +66,11 @@ impl ContainerLabels {
     }
 
     pub(super) fn is_in(&self, pod: &PodLabels) -> bool {
-        self.namespace == pod.namespace && self.pod == pod.pod
+        self.0.namespace == pod.namespace && self.0.pod == pod.pod
     }
 
     pub(super) fn pairs(&self) -> [(&'static str, &str); 3] {
-        [("namespace", &self.namespace), ("pod", &self.pod), ("container", &self.container)]
+        [("namespace", &self.0.namespace), ("pod", &self.0.pod), ("container", &self.0.container)]
     }
 
     pub(super) fn pairs_and<'a>(&'a self, name: &'static str, value: &'a str) -> [(&'static str, &'a str); 4] {

@@ -48,7 +48,8 @@ pub(super) struct Table {
 pub(super) struct Container {
     pub(super) kills: u64,
     pub(super) incidents: BTreeMap<Scope, u64>,
-    pub(super) last: Option<LastKill>,
+    /// Beside it, since most have none.
+    pub(super) last: Option<Box<LastKill>>,
     /// None: somebody has said that it lives. Else when it was gone; a container that nobody has called alive counts as
     /// gone since its last kill, as nobody would ever retire it.
     gone_since: Option<Instant>,
@@ -109,7 +110,7 @@ impl Table {
     }
 
     pub(super) fn last_kills(&self) -> impl Iterator<Item = (&ContainerLabels, &LastKill)> {
-        self.containers.iter().filter_map(|(labels, container)| Some((labels, container.last.as_ref()?)))
+        self.containers.iter().filter_map(|(labels, container)| Some((labels, container.last.as_deref()?)))
     }
 
     /// Counts a kill, with as much about it as there is room for: everything, or no figures, or only that it was.
@@ -256,14 +257,14 @@ impl Container {
         }
         // Reports can come out of order: one that waited for a name is no newer for that. The wall clock may have been set back.
         if self.last.as_ref().is_none_or(|last| last.boot_time_ns <= report.boot_time_ns) {
-            self.last = Some(LastKill::of(report));
+            self.last = Some(Box::new(LastKill::of(report)));
         }
         self.gone_since = self.gone_since.map(|_| now);
         self
     }
 
     fn series(&self) -> usize {
-        1 + self.incidents.len() + self.last.as_ref().map_or(0, LastKill::series)
+        1 + self.incidents.len() + self.last.as_deref().map_or(0, LastKill::series)
     }
 }
 
