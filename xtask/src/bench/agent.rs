@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -141,9 +141,9 @@ impl Watcher {
         line.trim().trim_end_matches(" kB").parse().context("not a number")
     }
 
-    /// What each of its threads did so far; those of one name are as one.
-    pub(super) fn threads(&self) -> Result<BTreeMap<String, Ran>> {
-        let mut threads = BTreeMap::<_, Ran>::new();
+    /// What each of its threads did so far, with its name.
+    pub(super) fn threads(&self) -> Result<BTreeMap<PathBuf, (String, Ran)>> {
+        let mut threads = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id())).context("the agent is gone")? {
             let task = task?.path();
             let read = |name: &str| fs::read_to_string(task.join(name)).with_context(|| format!("cannot read {name}"));
@@ -156,8 +156,8 @@ impl Watcher {
                 line.with_context(|| format!("no {kind} switches"))?.trim().parse().context("not a number")
             };
             let now = Ran { ns, runs, voluntary: switches("voluntary")?, involuntary: switches("nonvoluntary")? };
-            let thread = threads.entry(read("comm")?.trim().to_owned()).or_default();
-            *thread = thread.and(&now);
+            let name = read("comm")?.trim().to_owned();
+            threads.insert(task, (name, now));
         }
         Ok(threads)
     }
@@ -194,7 +194,7 @@ pub(super) struct Ran {
 }
 
 impl Ran {
-    fn and(&self, other: &Self) -> Self {
+    pub(super) fn and(&self, other: &Self) -> Self {
         Self {
             ns: self.ns + other.ns,
             runs: self.runs + other.runs,

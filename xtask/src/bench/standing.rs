@@ -4,6 +4,7 @@
 //! which nothing happens is a minute, and each case has one.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     process::Command,
     thread,
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     Programs,
-    agent::Watcher,
+    agent::{Ran, Watcher},
     api,
     kills::{self, Cgroup},
     machine, page,
@@ -178,8 +179,14 @@ fn idle(agent: &Watcher, window: Duration, during: &dyn Fn() -> Result<()>) -> R
         during()?;
         let after = agent.threads()?;
         let killed = machine::kills()? - killed;
-        let threads = after.iter().map(|(name, after)| {
-            let ran = after.since(&before.get(name).copied().unwrap_or_default());
+        let mut by_name = BTreeMap::<&String, Ran>::new();
+        // What a thread did that has ended meanwhile is lost; the agent starts one for what may block, and it waits ten seconds.
+        for (task, (name, after)) in &after {
+            let before = before.get(task).map(|(_, before)| *before).unwrap_or_default();
+            let ran = by_name.entry(name).or_default();
+            *ran = ran.and(&after.since(&before));
+        }
+        let threads = by_name.iter().map(|(name, ran)| {
             json!({
                 "thread": name,
                 "runs": ran.runs,
