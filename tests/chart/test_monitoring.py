@@ -39,7 +39,9 @@ def test_alerts_fire_when_they_should(tmp_path: Path, with_promtool):
 
 def test_alerts_say_what_a_person_should_read(tmp_path: Path, with_promtool):
     shutil.copy(TESTS / "alerts_text_test.yaml", tmp_path)
-    run_promtool_test(tmp_path, groups(), "alerts_text_test.yaml")
+    # By default the link has the version.
+    rules = groups(runbookUrl="https://github.com/oom-watcher/oom-watcher/blob/main/docs/operations.md")
+    run_promtool_test(tmp_path, rules, "alerts_text_test.yaml")
 
 
 def test_the_text_of_every_alert_is_tested():
