@@ -172,6 +172,9 @@ pub(crate) struct ContainerId {
 pub(crate) struct ContainerStatus {
     #[prost(int32, tag = "3")]
     pub(crate) state: i32,
+    /// Nanoseconds since 1970; 0 while it runs.
+    #[prost(int64, tag = "6")]
+    pub(crate) finished_at: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

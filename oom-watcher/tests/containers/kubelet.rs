@@ -398,9 +398,20 @@ impl Container<'_> {
     /// Whether its first process has ended.
     #[track_caller]
     pub(crate) fn has_exited(&self) -> bool {
+        self.status().state == cri::CONTAINER_EXITED
+    }
+
+    /// When its first process ended, by the runtime: a kubelet cannot begin a restart before. In milliseconds, by the wall clock.
+    #[track_caller]
+    pub(crate) fn finished(&self) -> f64 {
+        self.status().finished_at as f64 / 1e6
+    }
+
+    #[track_caller]
+    fn status(&self) -> cri::ContainerStatus {
         let question = cri::ContainerId { container_id: self.id.clone() };
         let answer: cri::ContainerStatusResponse =
             self.pod.kubelet.client.call("ContainerStatus", question).expect("the runtime knows it");
-        answer.status.expect("a status").state == cri::CONTAINER_EXITED
+        answer.status.expect("a status")
     }
 }

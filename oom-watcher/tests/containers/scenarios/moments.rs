@@ -122,6 +122,9 @@ pub(super) fn restart_loop(stage: &Stage) -> Watch {
     assert_counted(&watch, &instances[0], u64::from(restarts));
     let times: Vec<f64> = kills.iter().map(milliseconds).collect();
     println!("{}", spread("from kill to kill", times.windows(2).map(|pair| pair[1] - pair[0]).collect()));
+    // Beside the time from kill to line, which is printed for each scenario.
+    let ended = times.iter().zip(&instances).map(|(killed, container)| container.finished() - killed);
+    println!("{}", spread("from kill to the end of the container, by the runtime", ended.collect()));
     watch
 }
 
