@@ -55,7 +55,8 @@ pub(crate) fn is_of(task: u64) -> bool {
     // are read, each at once, and only the task itself writes its own name there.
     let (inside, marked) =
         unsafe { ((&raw const (*slot).trigger).read_volatile(), (&raw const (*slot).last_trigger).read_volatile()) };
-    inside == task || marked == task
+    // An idle CPU's task is 0, too, which in the slot means nobody.
+    task != 0 && (inside == task || marked == task)
 }
 
 impl Slot {
