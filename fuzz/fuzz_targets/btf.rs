@@ -79,7 +79,5 @@ fn facts(btf: Result<Btf, BtfUnavailable>) -> Facts {
         lockdown: Ok(Lockdown::None),
         memory_cgroup: Ok(MemoryCgroup::V2("/sys/fs/cgroup".into())),
         own_memory_limit: Ok(None),
-        memlock_limit: None,
-        swap_total: Ok(0),
     }
 }
