@@ -149,12 +149,20 @@ const FIRST: &[Step] = &[
     step("test", &[], &["test", "--workspace"]),
     step("docs", &[], &["xtask", "docs", "--check"]),
     step("build-ebpf", &[Need::Program("rustup")], &["xtask", "build-ebpf", "--check"]),
-    step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
-    step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
+];
+
+/// Programs in other forms, whose last step of compiling is one thread's.
+const COMPILED: &[Step] = &[
     step("release", &[], &["xtask", "release", "--dry-run"]),
     step("deny", &[], &["xtask", "deny"]),
     step("fuzz", &[Need::Program("rustup")], &["xtask", "fuzz", "--dev", "--seconds", "5"]),
     step("budgets", &[Need::Root, Need::Program("valgrind")], &["xtask", "bench", "--budgets"]),
+];
+
+/// What Python tests, which is one thread's too.
+const MANIFESTS: &[Step] = &[
+    step("chart", &[Need::Program("python3")], &["xtask", "chart"]),
+    step("workflows", &[Need::Program("python3")], &["xtask", "workflows"]),
 ];
 
 /// Kills on this machine, and little to compute. Each reads the machine's counts of kills, so no two run at once.
@@ -249,6 +257,7 @@ fn run_all(quick: bool, logs: &Path) -> Result<Vec<Line>> {
         Ok(report)
     };
     let mut report = in_lane(FIRST, Lane::First)?;
+    report.extend(side_by_side(COMPILED, MANIFESTS, Lane::Second)?);
     report.extend(side_by_side(HERE, BUILDS, Lane::Spare)?);
     report.extend(side_by_side(IMAGES, GUESTS, Lane::Second)?);
     report.extend(in_lane(LAST, Lane::First)?);
@@ -291,7 +300,7 @@ pub(crate) fn run_e2e(options: &E2eOptions) -> Result<()> {
 }
 
 fn steps() -> impl Iterator<Item = &'static Step> {
-    [FIRST, HERE, BUILDS, IMAGES, GUESTS, LAST, ON_A_CLUSTER].into_iter().flatten()
+    [FIRST, COMPILED, MANIFESTS, HERE, BUILDS, IMAGES, GUESTS, LAST, ON_A_CLUSTER].into_iter().flatten()
 }
 
 fn find(names: &[String]) -> Result<Vec<&'static Step>> {
