@@ -38,9 +38,7 @@ fn signal_generate(ctx: RawTracePointContext) -> u32 {
 #[inline(always)]
 fn kernel_kills(sender: u64, task: Address, delivered: bool) {
     if !incident::is_of(sender) {
-        // It fails only when the map cannot make room; the mark then counts as one without a kill.
-        let _ = SIGNALLED.insert(sender, task.0, 0);
-        return;
+        return remember(sender, task);
     }
     let Some(slot) = slot() else { return };
     let tgid: u32 = task.get(layout!(task_tgid));
@@ -52,7 +50,7 @@ fn kernel_kills(sender: u64, task: Address, delivered: bool) {
             slot.first_tgid = 0;
         }
     } else {
-        let _ = SIGNALLED.insert(sender, task.0, 0);
+        remember(sender, task);
     }
     // Who has the signal already was killed, and reported, before.
     let shares = slot.last_trigger == sender && slot.last_mm != 0 && task.follow(layout!(task_mm)).0 == slot.last_mm;
@@ -61,4 +59,10 @@ fn kernel_kills(sender: u64, task: Address, delivered: bool) {
         // The trigger's cgroup was told with the victim.
         report::<SHARER_LEVELS>(&Mark { task, pid: tgid, flags: FLAG_SHARED_MM, confirmed: true }, slot, Address(0));
     }
+}
+
+/// Outside of a call that was seen to start. It fails only when the map cannot make room; the mark then counts as one without a kill.
+#[inline(always)]
+fn remember(sender: u64, task: Address) {
+    let _ = SIGNALLED.insert(sender, task.0, 0);
 }

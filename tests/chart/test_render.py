@@ -203,15 +203,6 @@ def test_two_releases_share_no_name():
         assert helm.only(one, kind)["metadata"]["name"] != helm.only(two, kind)["metadata"]["name"]
 
 
-# Everything that has a name, a namespace, labels or a number, with the API and without it.
-ALL_KINDS = {
-    "openshift": {"enabled": True},
-    "priorityQuota": {"create": "always"},
-    "podMonitor": {"enabled": True},
-    "prometheusRule": {"enabled": True},
-    "dashboard": {"enabled": True},
-    "networkPolicy": {"enabled": True, "from": [{"podSelector": {}}]},
-}
 # Names that Kubernetes takes and YAML, unquoted, reads as something else.
 NAMES = ["1234", "123", "true", "on", "no", "null", "0x10", "1e3", "1.5", "1-1-1"]
 
@@ -231,7 +222,7 @@ def read_as_kubernetes_does(objects: list[dict]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_read_as_names(name: str):
     values = {
-        **ALL_KINDS,
+        **helm.ALL_KINDS,
         "service": {"enabled": False},
         "nameOverride": name,
         "fullnameOverride": name,
@@ -297,7 +288,7 @@ def test_names_of_the_whole_cluster_are_apart():
 def test_labels_that_are_given_twice_are_there_once():
     ours = {"app.kubernetes.io/part-of": "ours", "team": "all", "tier": "all"}
     values = {
-        **ALL_KINDS,
+        **helm.ALL_KINDS,
         "commonLabels": ours,
         "commonAnnotations": {"note": "all", "kubectl.kubernetes.io/default-container": "none"},
         "podLabels": {"team": "pods", "app.kubernetes.io/part-of": "pods"},

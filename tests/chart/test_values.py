@@ -152,22 +152,14 @@ def test_what_kubernetes_takes_is_let_pass(values: dict):
 
 def test_a_value_that_is_null_works_or_is_refused_by_its_name():
     """Helm takes a default away by null. Everything is turned on, so that every value is used."""
-    on = {
-        "openshift": {"enabled": True},
-        "priorityQuota": {"create": "always"},
-        "podMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True},
-        "dashboard": {"enabled": True},
-        "networkPolicy": {"enabled": True},
-    }
     refused = set()
     for name in sorted(default_keys(DEFAULTS, SCHEMA)):
         path = name.split(".")
         values: object = None
         for key in reversed(path):
             values = {key: values}
-        section = on.get(path[0], {}) if len(path) > 1 else {}
-        given = {**on, **values, **({path[0]: {**section, **values[path[0]]}} if len(path) > 1 else {})}
+        section = helm.ALL_KINDS.get(path[0], {}) if len(path) > 1 else {}
+        given = {**helm.ALL_KINDS, **values, **({path[0]: {**section, **values[path[0]]}} if len(path) > 1 else {})}
         try:
             objects = helm.render(given, tests=True)
         except helm_python.HelmValuesError as error:

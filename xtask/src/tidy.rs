@@ -69,8 +69,17 @@ fn check(text: &str, is_test: bool) -> Vec<(usize, String)> {
     if code > FILE_LINES {
         faults.push((code, format!("the file has {code} lines before its tests, of {FILE_LINES}: split it")));
     }
+    let mut fenced = false;
     for (index, line) in lines.iter().enumerate() {
         let fault = |text: String| (index + 1, text);
+        if let Some(language) = fence(line) {
+            fenced = !fenced;
+            if fenced && (language.is_empty() || language.starts_with("rust")) {
+                faults.push(fault(
+                    "an example of Rust in the documentation, which is not run (`doctest = false`)".to_owned(),
+                ));
+            }
+        }
         if let Some(note) = NOTES.into_iter().find(|note| line.contains(note)) {
             faults.push(fault(format!("{note}: do it, or write an issue")));
         }
@@ -87,6 +96,12 @@ fn check(text: &str, is_test: bool) -> Vec<(usize, String)> {
 
 fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
+}
+
+/// What stands behind the fence of a block in a doc comment.
+fn fence(line: &str) -> Option<&str> {
+    let text = line.trim_start();
+    text.strip_prefix("///").or_else(|| text.strip_prefix("//!"))?.trim_start().strip_prefix("```")
 }
 
 fn needs_safety(line: &str) -> bool {
@@ -165,6 +180,14 @@ mod tests {
         let block = concat!("unsafe", " { a() }");
         assert_faults(&format!("//! A file.\n{block}\n"), &[(2, "SAFETY")]);
         assert_faults(&format!("//! A file.\n// SAFETY: `a` has no precondition.\n{block}\n"), &[]);
+    }
+
+    #[test]
+    fn examples_that_nobody_runs_are_faults() {
+        assert_faults("//! A file.\n//! ```text\n//! a\n//! ```\n", &[]);
+        for fence in ["```", "```rust", "```rust,no_run"] {
+            assert_faults(&format!("//! A file.\n/// {fence}\n/// a();\n/// ```\n"), &[(2, "not run")]);
+        }
     }
 
     #[test]

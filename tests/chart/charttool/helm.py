@@ -11,6 +11,16 @@ from .paths import CHART
 Values = dict[str, Any]
 Object = dict[str, Any]
 
+# What turns on everything that has a name, a namespace, labels or a number.
+ALL_KINDS = {
+    "openshift": {"enabled": True},
+    "priorityQuota": {"create": "always"},
+    "podMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboard": {"enabled": True},
+    "networkPolicy": {"enabled": True, "from": [{"podSelector": {}}]},
+}
+
 # The order in which Helm installs kinds, as far as the chart has them; anything else comes last.
 INSTALL_ORDER = [
     "Namespace",
