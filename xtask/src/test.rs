@@ -234,6 +234,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (name, outcome, seconds) in &report {
         println!("{name:<18} {seconds:>4} s  {outcome}");
     }
+    for (name, outcome, _) in &report {
+        if let Outcome::Failed(_, log) = outcome {
+            println!("\n== {name} failed; its last lines:\n{}", step::last_lines(log)?);
+        }
+    }
     let summary = format!("{} passed, {} failed", total.passed, total.failed);
     let file = logs.join("summary");
     fs::write(&file, format!("{summary}\n")).with_context(|| format!("cannot write {}", file.display()))?;

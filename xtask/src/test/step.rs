@@ -26,7 +26,7 @@ pub(crate) struct Step {
 pub(crate) enum Lane {
     /// Nobody, or those of the other lanes. Its output is shown as it comes.
     First,
-    /// Those of the first lane. Its output is in its log, and shown if it fails.
+    /// Those of the first lane. Its output is in its log; the summary shows the end of it if it fails.
     Second,
     /// The same; and the machine is theirs before it is this one's.
     Spare,
@@ -80,9 +80,6 @@ impl Step {
         let success = self.run_logged(&log, lane)?;
         let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
         let text = String::from_utf8_lossy(&text);
-        if !success && lane != Lane::First {
-            println!("\n== {} failed:\n{text}", self.name);
-        }
         let counts = Counts::of(&text, success);
         Ok(if success { Outcome::Passed(counts, not_checked(&text)) } else { Outcome::Failed(counts, log) })
     }
@@ -107,6 +104,15 @@ impl Step {
         copied.with_context(|| format!("cannot write {}", log.display()))?;
         Ok(status.success())
     }
+}
+
+/// The end of a failed step's log: a summary is read first, and may be all that is kept.
+pub(crate) fn last_lines(log: &Path) -> Result<String> {
+    const LINES: usize = 60;
+    let text = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(LINES)..].join("\n"))
 }
 
 fn not_checked(log: &str) -> Vec<String> {
