@@ -17,6 +17,14 @@ pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |folder| workspace().join(folder))
 }
 
+/// Where cargo keeps what it downloads.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    match env::var_os("CARGO_HOME") {
+        Some(home) => Ok(home.into()),
+        None => Ok(env::home_dir().context("neither CARGO_HOME nor HOME is set")?.join(".cargo")),
+    }
+}
+
 /// A folder of the user's cache, made when it is missing. Kernels and tools in it serve every checkout.
 pub(crate) fn cache(name: &str) -> Result<PathBuf> {
     let root = match env::var_os("XDG_CACHE_HOME") {

@@ -7,6 +7,7 @@ mod dist;
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -155,9 +156,30 @@ fn package() -> Result<()> {
         let list = process::output(cargo().args(["package", "--list", "--allow-dirty", "--package", package]))?;
         ensure!(list.lines().any(|line| line == *file), "the package {package} has no {file}");
     }
+    forget_unpacked(&paths::cargo_home()?.join("registry/src"), env!("CARGO_PKG_VERSION"))?;
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     process::run(cargo().args(["package", "--locked", "--allow-dirty"]).args(packages))?;
     println!("packages: {}", PACKAGES.join(", "));
+    Ok(())
+}
+
+/// Cargo unpacks the first package into its home, under a name made of the checkout's path, and never again where that name is
+/// there: the second would be built with the first as it was when this checkout, or another at its path, was packaged before.
+fn forget_unpacked(sources: &Path, version: &str) -> Result<()> {
+    let listing = || format!("cannot list {}", sources.display());
+    let registries = match fs::read_dir(sources) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        found => found.with_context(listing)?,
+    };
+    for registry in registries {
+        let registry = registry.with_context(listing)?.path();
+        for package in PACKAGES {
+            let unpacked = registry.join(format!("{package}-{version}"));
+            if unpacked.exists() {
+                fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -180,6 +202,21 @@ mod tests {
     #[test]
     fn a_tag_is_the_version_and_has_a_section() {
         assert!(tag_faults("v1.2.3", "1.2.3", CHANGELOG).is_empty());
+    }
+
+    #[test]
+    fn only_this_version_of_ours_is_forgotten() {
+        let sources = std::env::temp_dir().join(format!("oom-watcher-unpacked-{}", std::process::id()));
+        forget_unpacked(&sources, "1.2.3").unwrap();
+        let [ours, older, another] = ["oom-watcher-common-1.2.3", "oom-watcher-common-1.2.2", "libc-1.2.3"]
+            .map(|name| sources.join("-0123").join(name));
+        for package in [&ours, &older, &another] {
+            paths::make(&package.join("src")).unwrap();
+        }
+        forget_unpacked(&sources, "1.2.3").unwrap();
+        let left = [&ours, &older, &another].map(|package| package.exists());
+        fs::remove_dir_all(&sources).unwrap();
+        assert_eq!(left, [false, true, true]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The static program of this machine's architecture, compiled as Dockerfile.production compiles it: what is measured and what a
 //! release carries are the same.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{paths, process, toolchain::STATIC, vm::kernels::Arch};
 
@@ -18,10 +18,7 @@ pub(crate) fn build(package: &str) -> Result<PathBuf> {
 
 /// Static, and without the paths of this machine: those of cargo's registry are part of the program's size.
 fn flags() -> Result<String> {
-    let home = match env::var_os("CARGO_HOME") {
-        Some(home) => PathBuf::from(home),
-        None => PathBuf::from(env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
-    };
+    let home = paths::cargo_home()?;
     let cut = [home.as_path(), paths::workspace()].map(|path| format!("--remap-path-prefix={}=", path.display()));
     Ok(format!("{STATIC} {}", cut.join(" ")))
 }

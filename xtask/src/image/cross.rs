@@ -2,7 +2,7 @@
 //! that it builds from its source. Together they are what `rustup target add` gives.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -42,9 +42,8 @@ fn build(nightly: &Nightly, folder: &Path, arch: Arch, sysroot: &Path) -> Result
     cargo.args(["build", "--quiet", "--release", "-Z", "build-std=std,panic_abort", "--target", &arch.triple()]);
     // The release profile links with LTO, which wants what cargo leaves out of a library that is built without. And no path of
     // this machine goes into programs, as none is in the library that rustup gives.
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let paths = [Some(nightly.sysroot().to_owned()), home].into_iter().flatten();
-    let remapped = paths.map(|path| format!("--remap-path-prefix={}=/rustc", path.display()));
+    let hidden = [nightly.sysroot().to_owned(), paths::cargo_home()?];
+    let remapped = hidden.iter().map(|path| format!("--remap-path-prefix={}=/rustc", path.display()));
     let flags: Vec<_> = ["-C embed-bitcode=yes".to_owned()].into_iter().chain(remapped).collect();
     cargo.env("RUSTFLAGS", flags.join(" "));
     cargo.arg("--target-dir").arg(&target).current_dir(&source);
