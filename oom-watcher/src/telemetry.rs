@@ -20,6 +20,7 @@ use std::{
 };
 
 pub use families::{FAMILIES, STAGES, StageRow};
+pub(crate) use kubernetes::ApiUse;
 pub use kubernetes::{ApiOutcome, ApiVerb, EnrichmentOutcome, PodEventOutcome};
 pub use names::NamesState;
 use oom_watcher_common::counter;

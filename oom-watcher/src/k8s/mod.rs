@@ -43,7 +43,7 @@ use crate::{
     config::KubernetesConfig,
     enrichment::Enrichment,
     report::OomReport,
-    telemetry::{EnrichmentOutcome, PodEventOutcome, Stage, Telemetry, events::KubernetesOverflowed},
+    telemetry::{ApiUse, EnrichmentOutcome, PodEventOutcome, Stage, Telemetry, events::KubernetesOverflowed},
 };
 
 /// The Event that a kill would have, were it the first of its kind: what the API is sent. None: nobody knows the pod's name.
@@ -121,7 +121,8 @@ impl Prepared {
         let Self { api, config, node, limits, telemetry } = self;
         let places = limits.queue as usize;
         let queue = Arc::new(Queue::new(places));
-        telemetry.set_kubernetes_queue_limit(places);
+        let (enrichment, events) = (config.enrichment, config.events);
+        telemetry.set_kubernetes_use(ApiUse { enrichment, events, queue_limit: places });
         let now = Instant::now();
         let worker = Worker {
             api,
@@ -135,8 +136,7 @@ impl Prepared {
             telemetry: Arc::clone(&telemetry),
         };
         let task = tokio::spawn(worker.run(Arc::clone(&queue)));
-        let (enrichment, events, queue) = (config.enrichment, config.events, Sender(queue));
-        Handle { queue, task, enrichment, events, delivered: AtomicU64::new(0), telemetry }
+        Handle { queue: Sender(queue), task, enrichment, events, delivered: AtomicU64::new(0), telemetry }
     }
 }
 

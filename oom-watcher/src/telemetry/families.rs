@@ -107,8 +107,19 @@ pub static FAMILIES: &[&Family] = &[
 const NO_UNIT: Option<Unit> = None;
 const NEVER: &str = "Never: it exists at 0 from the start.";
 
+const UNUSED_API: &str = "Neither --kubernetes-enrichment nor --kubernetes-events is on.";
+
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
-    Family { name, kind: MetricType::Counter, unit: NO_UNIT, labels, help, absent: NEVER }
+    optional_counter(name, labels, help, NEVER)
+}
+
+const fn optional_counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    absent: &'static str,
+) -> Family {
+    Family { name, kind: MetricType::Counter, unit: NO_UNIT, labels, help, absent }
 }
 
 pub(super) static BUILD_INFO: Family = Family {
@@ -318,27 +329,31 @@ pub(super) static HTTP_REJECTED: Family = counter(
     "Clients of this HTTP server that were turned away: a limit was reached, or they were too slow.",
 );
 
-pub(super) static KUBERNETES_REQUESTS: Family = counter(
+pub(super) static KUBERNETES_REQUESTS: Family = optional_counter(
     "oom_watcher_kubernetes_requests",
     &["verb", "outcome"],
     "Requests to the Kubernetes API, by what was asked and how it ended. get, list: pods; create, patch: Events.",
+    "Of get and list: without --kubernetes-enrichment. Of create and patch: without --kubernetes-events.",
 );
-pub(super) static POD_EVENTS: Family = counter(
+pub(super) static POD_EVENTS: Family = optional_counter(
     "oom_watcher_pod_events",
     &["outcome"],
     "Kills in pods by what became of their Event. created, raised, covered: an Event tells of the kill. unnamed, refused, \
      too_late, overflow, abandoned: none does.",
+    "Without --kubernetes-events.",
 );
-pub(super) static ENRICHMENTS: Family = counter(
+pub(super) static ENRICHMENTS: Family = optional_counter(
     "oom_watcher_enrichments",
     &["outcome"],
     "Kills in pods by what the Kubernetes API added to them. published, covered: a line says it. named: a line says it, and it \
      is the first to name the pod. not_found, recreated, failed, skipped: nothing.",
+    "Without --kubernetes-enrichment.",
 );
-pub(super) static LOST_ENRICHMENT_LINES: Family = counter(
+pub(super) static LOST_ENRICHMENT_LINES: Family = optional_counter(
     "oom_watcher_lost_enrichment_lines",
     &[],
     "Lines of enrichments that standard output did not take: they are not kills, and are in no other loss.",
+    "Without --kubernetes-enrichment.",
 );
 pub(super) static KUBERNETES_QUEUE: Family = Family {
     name: "oom_watcher_kubernetes_queue_length",
@@ -346,13 +361,13 @@ pub(super) static KUBERNETES_QUEUE: Family = Family {
     unit: NO_UNIT,
     labels: &[],
     help: "Places taken in the queue for the Kubernetes API. Victims of one incident in one container share a place.",
-    absent: NEVER,
+    absent: UNUSED_API,
 };
 pub(super) static KUBERNETES_QUEUE_LIMIT: Family = Family {
     name: "oom_watcher_kubernetes_queue_limit",
     kind: MetricType::Gauge,
     unit: NO_UNIT,
     labels: &[],
-    help: "Places in the queue for the Kubernetes API; 0 where it is not used.",
-    absent: NEVER,
+    help: "Places in the queue for the Kubernetes API.",
+    absent: UNUSED_API,
 };

@@ -1,14 +1,22 @@
 //! What is counted about the Kubernetes API: requests, Events, enrichments. The closed sets of their labels are here.
+//!
+//! An agent that does not use the API shows none of it: at zero they would be four in ten of its series, on every node.
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
 
 use super::{Stage, Telemetry, families};
-use crate::exposition;
+use crate::exposition::{self, Family};
 
 /// What is asked of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +186,18 @@ pub(super) struct KubernetesCounters {
     enrichments: [AtomicU64; EnrichmentOutcome::ALL.len()],
     enrichment_lines_lost: AtomicU64,
     queued: AtomicU64,
-    queue_limit: AtomicU64,
+    used: OnceLock<ApiUse>,
+}
+
+/// What the API is used for, and so which series there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ApiUse {
+    /// Kills are enriched: pods are read.
+    pub(crate) enrichment: bool,
+    /// Kills are told as Events: they are written.
+    pub(crate) events: bool,
+    /// Places of the queue.
+    pub(crate) queue_limit: usize,
 }
 
 impl Telemetry {
@@ -217,9 +236,9 @@ impl Telemetry {
         self.kubernetes.queued.store(taken as u64, Ordering::Relaxed);
     }
 
-    /// The queue for the API has so many places.
-    pub(crate) fn set_kubernetes_queue_limit(&self, limit: usize) {
-        self.kubernetes.queue_limit.store(limit as u64, Ordering::Relaxed);
+    /// The API is used from now on, for that. The first use stands.
+    pub(crate) fn set_kubernetes_use(&self, used: ApiUse) {
+        self.kubernetes.used.get_or_init(|| used);
     }
 
     /// How often the API answered so.
@@ -236,24 +255,53 @@ impl Telemetry {
 
     pub(super) fn encode_kubernetes(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.kubernetes;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let used = counters.used.get();
+        let [enrichment, events] = [used.is_some_and(|used| used.enrichment), used.is_some_and(|used| used.events)];
+        self.encode_requests(enrichment, events, page)?;
+        encode_outcomes(&families::POD_EVENTS, events, &PodEventOutcome::ALL, &counters.pod_events, page)?;
+        encode_outcomes(&families::ENRICHMENTS, enrichment, &EnrichmentOutcome::ALL, &counters.enrichments, page)?;
+        let lost = counters.enrichment_lines_lost.load(Ordering::Relaxed);
+        encode_if(enrichment, &ConstCounter::new(lost), &families::LOST_ENRICHMENT_LINES, page)?;
+        let (queued, limit) = (counters.queued.load(Ordering::Relaxed), used.map_or(0, |used| used.queue_limit as u64));
+        encode_if(used.is_some(), &ConstGauge::new(queued), &families::KUBERNETES_QUEUE, page)?;
+        encode_if(used.is_some(), &ConstGauge::new(limit), &families::KUBERNETES_QUEUE_LIMIT, page)
+    }
+
+    fn encode_requests(&self, reads: bool, writes: bool, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = families::KUBERNETES_REQUESTS.describe(page)?;
-        for (verb, verb_label) in ApiVerb::ALL {
+        let asked = |verb: ApiVerb| if verb.is_write() { writes } else { reads };
+        for (verb, verb_label) in ApiVerb::ALL.into_iter().filter(|(verb, _)| asked(*verb)) {
             for (outcome, label) in ApiOutcome::ALL {
-                let count = read(&counters.requests[verb as usize][outcome as usize]);
+                let count = self.kubernetes.requests[verb as usize][outcome as usize].load(Ordering::Relaxed);
                 exposition::counter(&mut family, &[("verb", verb_label), ("outcome", label)], count)?;
             }
         }
-        let mut family = families::POD_EVENTS.describe(page)?;
-        for (outcome, label) in PodEventOutcome::ALL {
-            exposition::counter(&mut family, &[("outcome", label)], read(&counters.pod_events[outcome as usize]))?;
-        }
-        let mut family = families::ENRICHMENTS.describe(page)?;
-        for (outcome, label) in EnrichmentOutcome::ALL {
-            exposition::counter(&mut family, &[("outcome", label)], read(&counters.enrichments[outcome as usize]))?;
-        }
-        super::plain_counter(&families::LOST_ENRICHMENT_LINES, page, read(&counters.enrichment_lines_lost))?;
-        super::plain_gauge(&families::KUBERNETES_QUEUE, page, read(&counters.queued))?;
-        super::plain_gauge(&families::KUBERNETES_QUEUE_LIMIT, page, read(&counters.queue_limit))
+        Ok(())
     }
+}
+
+/// A sample without labels; a family that is not used is declared all the same.
+fn encode_if(
+    is_used: bool,
+    value: &impl EncodeMetric,
+    family: &Family,
+    page: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let sample = family.describe(page)?;
+    if is_used { value.encode(sample) } else { Ok(()) }
+}
+
+/// One sample for each outcome; `counts` are in the order of `labels`.
+fn encode_outcomes<O>(
+    family: &Family,
+    is_used: bool,
+    labels: &[(O, &'static str)],
+    counts: &[AtomicU64],
+    page: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let mut family = family.describe(page)?;
+    for ((_, label), count) in labels.iter().zip(counts).filter(|_| is_used) {
+        exposition::counter(&mut family, &[("outcome", *label)], count.load(Ordering::Relaxed))?;
+    }
+    Ok(())
 }

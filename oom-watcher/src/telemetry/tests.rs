@@ -26,27 +26,44 @@ fn check(telemetry: Telemetry, expected: &str) {
     assert_eq!(page.split_once(CONTINUITY).unwrap().0, expected);
 }
 
-/// What is counted of the API is a closed set: the product of its labels.
+/// The samples about the API, in an agent that uses it for that.
+fn of_the_api(enrichment: bool, events: bool) -> Vec<String> {
+    let telemetry = Telemetry::new();
+    if enrichment || events {
+        telemetry.set_kubernetes_use(ApiUse { enrichment, events, queue_limit: 256 });
+    }
+    let page = page(&std::sync::Arc::new(telemetry));
+    let (_, shown) = page.split_once(KUBERNETES).unwrap();
+    shown.lines().filter(|line| line.starts_with("oom_")).map(str::to_owned).collect()
+}
+
+/// What is counted of the API is a closed set, the product of its labels; of what is not asked, nothing is shown.
 #[test]
 fn what_the_api_is_asked_exists_at_zero_from_the_start() {
-    let page = page(&std::sync::Arc::new(Telemetry::new()));
-    let (_, shown) = page.split_once(KUBERNETES).unwrap();
-    let mut expected: Vec<String> = ApiVerb::ALL
-        .iter()
-        .flat_map(|(_, verb)| ApiOutcome::ALL.map(|(_, outcome)| (verb, outcome)))
-        .map(|(verb, outcome)| {
-            format!(r#"oom_watcher_kubernetes_requests_total{{verb="{verb}",outcome="{outcome}"}} 0"#)
-        })
-        .collect();
-    let told = PodEventOutcome::ALL.map(|(_, outcome)| outcome);
-    let added = EnrichmentOutcome::ALL.map(|(_, outcome)| outcome);
-    for (family, outcomes) in [("pod_events", told.as_slice()), ("enrichments", added.as_slice())] {
-        let sample = |outcome| format!(r#"oom_watcher_{family}_total{{outcome="{outcome}"}} 0"#);
-        expected.extend(outcomes.iter().map(sample));
+    assert_eq!(of_the_api(false, false), [""; 0]);
+    for (enrichment, events) in [(true, true), (true, false), (false, true)] {
+        let used = [enrichment, enrichment, events, events];
+        let verbs = ApiVerb::ALL.into_iter().zip(used).filter_map(|((_, verb), used)| used.then_some(verb));
+        let mut expected: Vec<String> = verbs
+            .flat_map(|verb| ApiOutcome::ALL.map(|(_, outcome)| (verb, outcome)))
+            .map(|(verb, outcome)| {
+                format!(r#"oom_watcher_kubernetes_requests_total{{verb="{verb}",outcome="{outcome}"}} 0"#)
+            })
+            .collect();
+        if events {
+            let told = |(_, outcome)| format!(r#"oom_watcher_pod_events_total{{outcome="{outcome}"}} 0"#);
+            expected.extend(PodEventOutcome::ALL.map(told));
+        }
+        if enrichment {
+            let added = |(_, outcome)| format!(r#"oom_watcher_enrichments_total{{outcome="{outcome}"}} 0"#);
+            expected.extend(EnrichmentOutcome::ALL.map(added));
+            expected.push("oom_watcher_lost_enrichment_lines_total 0".into());
+        }
+        expected.extend(
+            ["oom_watcher_kubernetes_queue_length 0", "oom_watcher_kubernetes_queue_limit 256"].map(str::to_owned),
+        );
+        assert_eq!(of_the_api(enrichment, events), expected, "{enrichment} {events}");
     }
-    let plain = ["lost_enrichment_lines_total", "kubernetes_queue_length", "kubernetes_queue_limit"];
-    expected.extend(plain.map(|name| format!("oom_watcher_{name} 0")));
-    assert_eq!(shown.lines().filter(|line| line.starts_with("oom_")).collect::<Vec<_>>(), expected);
 }
 
 /// Where the families of the time before and of privileges begin.
@@ -350,6 +367,7 @@ fn the_labels_are_in_the_order_of_their_declaration() {
 #[test]
 fn a_kill_without_a_place_for_the_api_is_counted_where_it_would_have_gone() {
     let telemetry = Telemetry::new();
+    telemetry.set_kubernetes_use(ApiUse { enrichment: true, events: true, queue_limit: 256 });
     KubernetesOverflowed { enrichment: true, events: false }.emit(&telemetry);
     KubernetesOverflowed { enrichment: true, events: true }.emit(&telemetry);
     EnrichmentLineLost { error: None }.emit(&telemetry);
@@ -373,6 +391,7 @@ fn the_page_is_what_the_families_declare() {
     telemetry.set_kills_before_start(0);
     let index = Stats { last_scan: Some(Instant::now()), ..Stats::default() };
     telemetry.set_names(move || NamesState { index, ..NamesState::default() });
+    telemetry.set_kubernetes_use(ApiUse { enrichment: true, events: true, queue_limit: 256 });
     telemetry.set_unwatched_kills(0);
     telemetry.set_oom_score_adj(0);
     telemetry.count_attribution(AttributionResult::Host, AttributionSource::Path, Some(Duration::ZERO));

@@ -2,13 +2,6 @@
 
 use serde_json::{Value, json};
 
-/// What the agent counts of its dealings with others: without them, nothing is lost where they are not used.
-const OF_OTHERS: [&str; 4] = [
-    "oom_watcher_kubernetes_requests_total",
-    "oom_watcher_pod_events_total",
-    "oom_watcher_enrichments_total",
-    "oom_watcher_cri_requests_total",
-];
 /// Series about containers and, one for each pod that had a kill, about pods; the rest is the agent's own.
 const OF_CONTAINERS: &str = "container=\"";
 const OF_PODS: &str = "oom_pod_info{";
@@ -19,13 +12,10 @@ pub(super) fn of(answer: &str) -> Value {
     let series = || page.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (containers, others): (Vec<_>, Vec<_>) = series().partition(|line| line.contains(OF_CONTAINERS));
     let (pods, own): (Vec<_>, Vec<_>) = others.into_iter().partition(|line| line.starts_with(OF_PODS));
-    let of_others =
-        own.iter().filter(|line| line.split(['{', ' ']).next().is_some_and(|name| OF_OTHERS.contains(&name)));
     json!({
         "bytes": page.len(),
         "series": own.len() + containers.len() + pods.len(),
         "own_series": own.len(),
-        "own_series_of_others": of_others.count(),
         "series_of_containers": containers.len(),
         "series_of_pods": pods.len(),
     })
@@ -43,6 +33,6 @@ mod tests {
         let page = of(page);
         assert_eq!((&page["series"], &page["own_series"]), (&json!(4), &json!(2)));
         assert_eq!(page["series_of_pods"], json!(1));
-        assert_eq!((&page["own_series_of_others"], &page["series_of_containers"]), (&json!(1), &json!(1)));
+        assert_eq!(page["series_of_containers"], json!(1));
     }
 }

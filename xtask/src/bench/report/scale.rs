@@ -116,7 +116,7 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
     let everything = &results["standing"]["everything"];
     let before = &everything["page_before_the_kill"];
     let own = number(&before["own_series"])?;
-    let of_others = number(&before["own_series_of_others"])?;
+    let without_api = number(&results["standing"]["containers"]["page"]["own_series"])?;
     let more = More::of(results)?;
     let series_bytes = bytes_per_series(results)?;
     let own_bytes = number(&before["bytes"])? - series_bytes * number(&before["series_of_containers"])?;
@@ -128,7 +128,7 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
     let hourly = 1_000.0 * 60.0 * EVENT_KEPT_HOURS;
     Ok(vec![
         ("own_series", grouped(own)),
-        ("own_series_of_others", grouped(of_others)),
+        ("own_series_without_api", grouped(without_api)),
         ("series_of_container", grouped(more.container)),
         ("series_of_pod", grouped(more.pod)),
         ("series_of_kill", grouped(more.container + more.pod)),
@@ -139,7 +139,7 @@ pub(super) fn figures(results: &Value) -> Result<Figures> {
         ("fleet_own_series", millions(NODES * own)),
         ("fleet_zero_series", millions(zeros)),
         ("fleet_series", millions(NODES * own + zeros)),
-        ("fleet_series_without_others", millions(NODES * (own - of_others) + zeros)),
+        ("fleet_series_without_api", millions(NODES * without_api + zeros)),
         ("fleet_killed_series", millions(more.after(hourly))),
         ("page_kb", format!("{:.1}", page / 1e3)),
         ("page_kb_per_second", format!("{:.1}", page / 1e3 / SCRAPED_EVERY_S)),
