@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     assemble::NodeNames,
@@ -29,6 +29,7 @@ use crate::{
         pin::{PinDir, PinError},
         plan::{Plan, PlanError, SwapCounter},
         reader::Reader,
+        slice,
     },
     names::{self, Feed, Limits, Names, Scanner},
     oom_score::{self, OomScoreError},
@@ -305,9 +306,12 @@ fn open_state(
     Some((file, before.map(|before| Unsettled { before, now })))
 }
 
-/// Before any other thread exists: each would keep the capabilities that it was started with.
+/// Before any other thread exists: each would keep the capabilities, and the slice, that it was started with.
 fn give_up_power(config: &Config, telemetry: &Telemetry) -> Result<(), RunError> {
     lower_oom_score(telemetry);
+    if let Err(error) = slice::shorten() {
+        debug!(error = &error as &dyn std::error::Error, "On a busy machine kills are told later than they could be");
+    }
     privileges::drop_all().map_err(RunError::Privileges)?;
     refuse_system_calls(config, telemetry)
 }

@@ -13,3 +13,5 @@ pub mod pin;
 pub mod plan;
 #[expect(unsafe_code, reason = "tokio wants the promise that the descriptor stays open")]
 pub mod reader;
+#[expect(unsafe_code, reason = "system calls that no library has")]
+pub mod slice;
