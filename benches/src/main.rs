@@ -36,7 +36,7 @@ enum Bench {
     /// Time and allocations of each stage, from recorded bytes
     Stages(stages::Options),
     /// The same kills through all stages, with nothing measured: for callgrind
-    Replay(stages::Options),
+    Replay(stages::Replay),
     /// Memory of a process that has replayed more and more kills
     Memory(memory::Options),
     /// Sizes of the kernel program's records

@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<Growth> {
     let step = options.kills.div_ceil(10).max(1);
     let mut points = vec![Point { kills: 0, rss_kib: rss_kib()? }];
     for kill in 0..options.kills {
-        stages::one(&mut node, recorded.next(kill % options.containers))?;
+        stages::one(&mut node, recorded.next(kill % options.containers), 1)?;
         if (kill + 1) % step == 0 {
             points.push(Point { kills: kill + 1, rss_kib: rss_kib()? });
         }

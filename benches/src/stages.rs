@@ -22,6 +22,16 @@ pub(crate) struct Options {
     containers: usize,
 }
 
+/// What is replayed for callgrind.
+#[derive(clap::Args)]
+pub(crate) struct Replay {
+    #[command(flatten)]
+    of: Options,
+    /// How often each kill is attributed: what two counts differ by is what that takes
+    #[arg(long, default_value_t = 1)]
+    attributions: usize,
+}
+
 /// What one stage takes for one kill.
 #[derive(Serialize)]
 struct Stage {
@@ -108,19 +118,23 @@ pub(crate) fn run(options: &Options) -> Result<Throughput> {
 }
 
 /// Every kill through all stages, one by one.
-pub(crate) fn replay(options: &Options) -> Result<()> {
-    let mut node = Node::new(options.containers, 5000)?;
+pub(crate) fn replay(options: &Replay) -> Result<()> {
+    let Options { kills, containers } = options.of;
+    let mut node = Node::new(containers, 5000)?;
     let mut recorded = Recorded::new()?;
-    for kill in 0..options.kills {
-        one(&mut node, recorded.next(kill % options.containers))?;
+    for kill in 0..kills {
+        one(&mut node, recorded.next(kill % containers), options.attributions)?;
     }
     Ok(())
 }
 
-/// One kill through all stages.
-pub(crate) fn one(node: &mut Node, bytes: &[u8]) -> Result<()> {
+/// One kill through all stages, and through one of them so many times.
+pub(crate) fn one(node: &mut Node, bytes: &[u8], attributions: usize) -> Result<()> {
     let record = node.decode(bytes)?;
     for member in node.assemble(record) {
+        for _ in 1..attributions {
+            std::hint::black_box(node.attribute(&member)?);
+        }
         let (decision, who) = node.attribute(&member)?;
         let report = node.report(member, decision, who);
         node.observe(&report);

@@ -189,8 +189,8 @@ pub(super) struct KubernetesCounters {
     used: OnceLock<ApiUse>,
 }
 
-/// What the API is used for, and so which series there are.
-#[derive(Clone, Copy, Debug)]
+/// What the API is used for, and so which series there are; by default for nothing.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ApiUse {
     /// Kills are enriched: pods are read.
     pub(crate) enrichment: bool,
@@ -255,21 +255,22 @@ impl Telemetry {
 
     pub(super) fn encode_kubernetes(&self, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let counters = &self.kubernetes;
-        let used = counters.used.get();
-        let [enrichment, events] = [used.is_some_and(|used| used.enrichment), used.is_some_and(|used| used.events)];
-        self.encode_requests(enrichment, events, page)?;
-        encode_outcomes(&families::POD_EVENTS, events, &PodEventOutcome::ALL, &counters.pod_events, page)?;
-        encode_outcomes(&families::ENRICHMENTS, enrichment, &EnrichmentOutcome::ALL, &counters.enrichments, page)?;
-        let lost = counters.enrichment_lines_lost.load(Ordering::Relaxed);
-        encode_if(enrichment, &ConstCounter::new(lost), &families::LOST_ENRICHMENT_LINES, page)?;
-        let (queued, limit) = (counters.queued.load(Ordering::Relaxed), used.map_or(0, |used| used.queue_limit as u64));
-        encode_if(used.is_some(), &ConstGauge::new(queued), &families::KUBERNETES_QUEUE, page)?;
-        encode_if(used.is_some(), &ConstGauge::new(limit), &families::KUBERNETES_QUEUE_LIMIT, page)
+        let used = counters.used.get().copied().unwrap_or_default();
+        self.encode_requests(used, page)?;
+        encode_outcomes(&families::POD_EVENTS, used.events, &PodEventOutcome::ALL, &counters.pod_events, page)?;
+        let (labels, counts) = (&EnrichmentOutcome::ALL, &counters.enrichments);
+        encode_outcomes(&families::ENRICHMENTS, used.enrichment, labels, counts, page)?;
+        let lost = ConstCounter::new(counters.enrichment_lines_lost.load(Ordering::Relaxed));
+        encode_if(used.enrichment, &lost, &families::LOST_ENRICHMENT_LINES, page)?;
+        let queued = ConstGauge::new(counters.queued.load(Ordering::Relaxed));
+        encode_if(used.queue_limit > 0, &queued, &families::KUBERNETES_QUEUE, page)?;
+        let limit = ConstGauge::new(used.queue_limit as u64);
+        encode_if(used.queue_limit > 0, &limit, &families::KUBERNETES_QUEUE_LIMIT, page)
     }
 
-    fn encode_requests(&self, reads: bool, writes: bool, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode_requests(&self, used: ApiUse, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = families::KUBERNETES_REQUESTS.describe(page)?;
-        let asked = |verb: ApiVerb| if verb.is_write() { writes } else { reads };
+        let asked = |verb: ApiVerb| if verb.is_write() { used.events } else { used.enrichment };
         for (verb, verb_label) in ApiVerb::ALL.into_iter().filter(|(verb, _)| asked(*verb)) {
             for (outcome, label) in ApiOutcome::ALL {
                 let count = self.kubernetes.requests[verb as usize][outcome as usize].load(Ordering::Relaxed);

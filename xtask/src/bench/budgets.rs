@@ -11,6 +11,9 @@ use crate::{paths, process, test::NOT_CHECKED};
 /// Kills of the two replays whose difference is what a kill takes; what starting takes falls out.
 const KILLS: [u64; 2] = [1000, 2000];
 
+/// Containers of the node when it is counted what attribution takes: it has to be the same.
+const CONTAINERS: [u64; 2] = [10, 10_000];
+
 /// One line of the file.
 #[derive(serde::Deserialize)]
 struct Budget {
@@ -60,6 +63,10 @@ pub(super) fn figures(programs: &Programs) -> Result<Value> {
 
 fn measure(programs: &Programs) -> Result<Vec<(String, f64)>> {
     let mut figures = vec![("instructions_per_kill".to_owned(), instructions_per_kill(programs)?)];
+    for containers in CONTAINERS {
+        let name = format!("instructions_per_attribution_among_{containers}");
+        figures.push((name, instructions_per_attribution(programs, containers)?));
+    }
     let stages = programs.bench(&["stages", "--kills", "2000"])?;
     let sum = |field: &str| -> Result<f64> {
         let stages = stages["stages"].as_array().context("benches gave no stages")?;
@@ -79,15 +86,23 @@ fn measure(programs: &Programs) -> Result<Vec<(String, f64)>> {
 }
 
 fn instructions_per_kill(programs: &Programs) -> Result<f64> {
-    let [few, many] = KILLS.map(|kills| instructions(programs, kills));
+    let [few, many] = KILLS.map(|kills| instructions(programs, &["--kills", &kills.to_string()]));
     Ok((many? - few?) as f64 / (KILLS[1] - KILLS[0]) as f64)
 }
 
+/// The same kills, each attributed once and twice.
+fn instructions_per_attribution(programs: &Programs, containers: u64) -> Result<f64> {
+    let (kills, containers) = (KILLS[1].to_string(), containers.to_string());
+    let of = |times| ["--kills", &*kills, "--containers", &*containers, "--attributions", times];
+    let [once, twice] = ["1", "2"].map(|times| instructions(programs, &of(times)));
+    Ok((twice? - once?) as f64 / KILLS[1] as f64)
+}
+
 /// What callgrind counts for one replay.
-fn instructions(programs: &Programs, kills: u64) -> Result<i64> {
+fn instructions(programs: &Programs, options: &[&str]) -> Result<i64> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(&programs.benches);
-    valgrind.args(["replay", "--kills", &kills.to_string()]);
+    valgrind.arg("replay").args(options);
     let output = valgrind.output().context("cannot start valgrind: run ./scripts/setup-dev.sh")?;
     let text = String::from_utf8_lossy(&output.stderr);
     let count = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());

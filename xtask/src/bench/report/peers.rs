@@ -31,7 +31,9 @@ pub(super) fn latency(results: &Value) -> Result<String> {
             let told = &watcher[what];
             cells.push(format!("{} of {}", told["told"], told["victims"]));
             cells.push(match (told["median_ms"].as_f64(), own[what]["median_ms"].as_f64()) {
-                (Some(ms), Some(own)) => format!("{} ms ({} ×)", significant(ms), significant(ms / own)),
+                (Some(ms), Some(own)) if ms > 0.0 => format!("{} ms ({} ×)", significant(ms), significant(ms / own)),
+                // Told before the mark that times count from: nothing to divide.
+                (Some(ms), _) => format!("{} ms", significant(ms)),
                 _ => "–".to_owned(),
             });
             cells.push(told["p99_ms"].as_f64().map_or("–".to_owned(), |ms| format!("{} ms", significant(ms))));

@@ -86,7 +86,14 @@ pub(super) fn by_more_kills(results: &Value) -> Result<(&str, Spread)> {
     worst(at(10_000)?, at(100_000)?)
 }
 
-/// How the time of attribution grows from 10 to 10 000 containers.
+/// How the instructions of attribution grow from 10 to 10 000 containers.
+pub(super) fn attribution_instructions(results: &Value) -> Result<f64> {
+    let among =
+        |containers: u64| number(&results["counts"][format!("instructions_per_attribution_among_{containers}")]);
+    Ok(among(10_000)? / among(10)?)
+}
+
+/// How its time does.
 pub(super) fn attribution(results: &Value) -> Result<Spread> {
     let at = |containers| -> Result<&Value> {
         let stages = list(&by(results, "by_containers", "containers", containers)?["stages"])?;

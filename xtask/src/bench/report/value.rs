@@ -38,7 +38,7 @@ pub(super) fn ranged(spread: Spread, unit: &str, decimals: usize) -> String {
 
 /// With two digits that say something.
 pub(super) fn significant(value: f64) -> String {
-    let decimals = if value > 0.0 { (1.0 - value.log10().floor()).max(0.0) as usize } else { 0 };
+    let decimals = if value == 0.0 { 0 } else { (1.0 - value.abs().log10().floor()).max(0.0) as usize };
     format!("{value:.decimals$}")
 }
 
@@ -61,8 +61,8 @@ mod tests {
     #[test]
     fn a_small_figure_keeps_two_digits() {
         assert_eq!(
-            [0.0, 0.0238, 0.5, 1.25, 33.2, 1234.0].map(significant),
-            ["0", "0.024", "0.50", "1.2", "33", "1234"]
+            [0.0, 0.0238, 0.5, 1.25, 33.2, 1234.0, -0.0638].map(significant),
+            ["0", "0.024", "0.50", "1.2", "33", "1234", "-0.064"]
         );
     }
 }
