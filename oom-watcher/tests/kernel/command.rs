@@ -5,6 +5,7 @@ use std::{
     io::Read as _,
     net::TcpListener,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -182,7 +183,20 @@ fn two_watchers() {
     assert!((second.metric("oom_watcher_kills_before_start") - before as f64).abs() < 0.1);
 }
 
-/// Once it watches, no thread of it has a capability, and none can gain one; and still it sees kills.
+/// The scheduler's slice of a thread, where the kernel lets a thread choose it (Linux 6.12) and tells it (`CONFIG_SCHED_DEBUG`).
+fn slice_ns(task: &Path) -> Option<u64> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    if (parts.next()?, parts.next()?) < (6, 12) {
+        return None;
+    }
+    let text = fs::read_to_string(task.join("sched")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("se.slice"))?;
+    line.trim_start_matches([' ', ':']).parse().ok()
+}
+
+/// Once it watches, no thread of it has a capability, and none can gain one; each has the short slice that takes none; and still
+/// it sees kills.
 fn no_privilege_is_kept() {
     let watcher = Session::open();
     let tasks = fs::read_dir(format!("/proc/{}/task", watcher.pid())).expect("it runs");
@@ -192,6 +206,8 @@ fn no_privilege_is_kept() {
             assert!(status.contains(&format!("{set}:\t0000000000000000")), "{set} of {}: {status}", task.display());
         }
         assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        let slice = slice_ns(&task);
+        assert!(slice.is_none_or(|slice| slice == 100_000), "{slice:?} of {}", task.display());
     }
     kill_one();
     watcher.exactly(1);
